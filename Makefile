@@ -1,0 +1,23 @@
+.PHONY: setup quickstart test check format clean
+
+setup:
+	@bash tools/setup.sh
+
+quickstart: setup
+	@.venv/bin/python tools/convert_dataset.py digits data/digits --imbalance 16 --max-per-class 128 --reuse
+	@.venv/bin/python -m fastssd.train configs/quickstart.yaml
+
+test: setup
+	@.venv/bin/python -m pytest
+
+check: setup
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+format: setup
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+clean:
+	rm -rf runs data

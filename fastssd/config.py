@@ -1,0 +1,285 @@
+"""The schema of a recipe: what a config may say, its defaults, and what contradicts itself.
+
+Fields of one class are keys of one section of the YAML file. Durations are in epochs, sizes in
+pixels, batch sizes in images per optimizer step over all processes together.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fastssd.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images are and how they are read."""
+
+    path: str
+    """The dataset directory that tools/convert_dataset.py made."""
+    decoder: str = "auto"
+    """What turns stored bytes into pixels; `auto` takes the fastest that is installed."""
+    threads: int = 0
+    """Decode threads of each process; 0 shares the machine's cores among the processes."""
+    prefetch: int = 4
+    """Batches decoded ahead of the one in use."""
+    train: str = "train"
+    """The split that is trained on."""
+    validation: str | None = None
+    """The split evaluated during training, from which `best` checkpoints are chosen."""
+    test: str = "test"
+    """The split that the report's rows are measured on, once, after training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What the networks see of an image; the names are those of fastssd/augment/recipes.py."""
+
+    size: int
+    """Side of the square that the networks see."""
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    """Subtracted from each channel in [0, 1]; the default is ImageNet's."""
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    """Each channel is divided by this afterwards."""
+    query: str = "imagenet"
+    """Recipe of training images."""
+    key: str = "moco_v2"
+    """Recipe of the momentum encoder's images (instance discrimination only)."""
+    test: str = "center"
+    """Recipe of images that are evaluated."""
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3:
+                raise ConfigError(f"augment.{name} needs three numbers, one a channel")
+        if min(self.std) <= 0:
+            raise ConfigError(f"augment.std={list(self.std)} must be positive")
+        _at_least("augment", self, size=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network of stages I and III."""
+
+    backbone: str = "resnet32"
+    """`resnet8` to `resnet110` (CIFAR's), `torchvision/NAME`, `timm/NAME` or `plaincnn`."""
+    head: Literal["linear", "cosine"] = "linear"
+    """The classifier on the backbone's feature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long and how fast weights learn: common to all stages."""
+
+    epochs: int
+    """Passes over as many draws as there are training images."""
+    batch_size: int
+    """Images per optimizer step over all processes and micro-batches."""
+    lr: float
+    """Peak learning rate, for this batch size."""
+    plan: str = "instance"
+    """The sampler; the names are those of fastssd/data/plans.py."""
+    momentum: float = 0.9
+    """Of SGD."""
+    nesterov: bool = False
+    """SGD's Nesterov form; BBN's CIFAR recipe has it, the ImageNet-LT one has not."""
+    weight_decay: float = 5e-4
+    """L2, on every weight that learns."""
+    schedule: Literal["cosine", "multistep", "constant"] = "cosine"
+    """`cosine` falls to 0; `multistep` multiplies by `decay` at each milestone."""
+    update: Literal["epoch", "step"] = "epoch"
+    """How often the cosine moves; the reference code moves it once an epoch."""
+    warmup_epochs: int = 0
+    """Epochs of linear warm-up from a third of the rate (BBN's)."""
+    milestones: list[int] = field(default_factory=list)
+    """1-based epochs from which the rate is lower (`multistep`)."""
+    decay: float = 0.1
+    """What each milestone multiplies the rate by."""
+    accumulate: int = 1
+    """Micro-batches per optimizer step."""
+
+    def _check(self, section: str) -> None:
+        _at_least(section, self, epochs=1, batch_size=1, accumulate=1, warmup_epochs=0)
+        if not self.lr > 0:
+            raise ConfigError(f"{section}.lr={self.lr} must be positive")
+        if self.milestones and self.schedule != "multistep":
+            raise ConfigError(
+                f"{section}.milestones is set but {section}.schedule={self.schedule}: "
+                f"write {section}.schedule: multistep"
+            )
+        if self.schedule == "multistep" and not self.milestones:
+            raise ConfigError(f"{section}.schedule=multistep needs {section}.milestones")
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError(f"{section}.nesterov needs {section}.momentum above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig(TrainingConfig):
+    """Stage I, and with task `none` the CE baseline on the same budget."""
+
+    epochs: int = 90
+    batch_size: int = 256
+    lr: float = 0.1
+    task: Literal["none", "rotation", "instance"] = "rotation"
+    """The self-supervised task beside cross-entropy."""
+    task_weight: float = 1.0
+    """alpha_2 of the paper's equation 1."""
+    forward: Literal["joint", "separate"] = "joint"
+    """Whether BatchNorm sees upright and rotated images as one batch or as two."""
+    queue: int = 65_536
+    """Keys kept as negatives (instance). Paper 4.2.1; the reference code's default is 115,712."""
+    temperature: float = 0.2
+    """tau of the paper's equation 2 (instance)."""
+    encoder_momentum: float = 0.999
+    """m of the momentum encoder (instance)."""
+    embedding: int = 128
+    """Width of the projected vectors (instance)."""
+    mask_same_class: bool = False
+    """Leave keys of the query's own class out of the negatives, as the reference code does."""
+    shuffle_keys: bool = True
+    """Deal keys to other processes, so that BatchNorm can't tell a query's own key."""
+
+    def __post_init__(self) -> None:
+        self._check("features")
+        _at_least("features", self, queue=1, embedding=1)
+        if not self.temperature > 0:
+            raise ConfigError(f"features.temperature={self.temperature} must be positive")
+        if self.task == "instance" and self.queue < self.batch_size:
+            raise ConfigError(
+                f"features.queue={self.queue} must hold at least one batch of "
+                f"features.batch_size={self.batch_size} keys"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceConfig(TrainingConfig):
+    """Stages II and IV and the LWS baseline: one scale a class, everything else frozen."""
+
+    epochs: int = 5
+    batch_size: int = 512
+    lr: float = 0.2
+    plan: str = "class_aware"
+    source: Literal["table", "images"] = "table"
+    """Whether the frozen network's logits are read from a table or made from images anew."""
+
+    def __post_init__(self) -> None:
+        self._check("balance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainingConfig):
+    """Stage III: a fresh network under hard labels on one head and soft labels on the other."""
+
+    epochs: int = 90
+    batch_size: int = 256
+    lr: float = 0.1
+    temperature: float = 2.0
+    """T of the paper's equation 4."""
+    hard_weight: float = 1.0
+    """lambda_1, of the hard head's cross-entropy."""
+    soft_weight: float = 1.0
+    """lambda_2, of the soft head's distillation."""
+    teacher: Literal["table", "online"] = "table"
+    """Whether the teacher's logits are read from a table or the teacher runs at every step."""
+
+    def __post_init__(self) -> None:
+        self._check("distill")
+        if not self.temperature > 0:
+            raise ConfigError(f"distill.temperature={self.temperature} must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenConfig:
+    """The frozen networks of stages II to IV and the tables of what they say."""
+
+    batchnorm: Literal["frozen", "recalibrated", "batch"] = "frozen"
+    """Running statistics; those refreshed by one class-balanced pass; or each batch's own."""
+    views: int = 0
+    """Views of each training image that stages II and III share; 0: one for each of III's epochs."""
+    dtype: Literal["float32", "float16"] = "float16"
+    """Of a table's logits."""
+
+    def __post_init__(self) -> None:
+        _at_least("frozen", self, views=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Measuring accuracy."""
+
+    batch_size: int = 512
+    """Images at a time over all processes; does not change any number."""
+    every: int = 1
+    """Epochs between evaluations on the validation split."""
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation", self, batch_size=1, every=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """What is written while training."""
+
+    every: int = 50
+    """Steps between log lines; each line waits for the device once."""
+    trace: bool = False
+    """Also write digests of every step's draws and pixels, and its losses, to trace.jsonl."""
+
+    def __post_init__(self) -> None:
+        _at_least("log", self, every=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A recipe, complete for all stages of a run."""
+
+    output: str
+    """The run directory."""
+    data: DataConfig
+    augment: AugmentConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    seed: int = 0
+    deterministic: bool = False
+    """Bits repeat on the same device type, threads, processes and versions; may be slower."""
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    """Of the networks' forward passes; `no` is float32."""
+    compute_threads: int = 0
+    """CPU threads of each process's networks; 0 shares the cores among the processes."""
+    stages: list[str] = field(default_factory=lambda: ["I", "II", "III", "IV"])
+    """SSD's stages to run; each needs those before it."""
+    baselines: list[str] = field(default_factory=lambda: ["CE", "LWS"])
+    """Baselines to train beside them on stage I's and II's budget."""
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    frozen: FrozenConfig = field(default_factory=FrozenConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("", self, compute_threads=0)
+        order = ["I", "II", "III", "IV"]
+        if self.stages != order[: len(self.stages)]:
+            raise ConfigError(
+                f"stages={self.stages} must be {order} or its beginning: each stage stands on "
+                "those before it"
+            )
+        if self.baselines not in ([], ["CE"], ["CE", "LWS"]):
+            raise ConfigError(f"baselines={self.baselines} must be [], [CE] or [CE, LWS]")
+        if self.frozen.batchnorm == "batch":
+            for key, value, needed in (
+                ("balance.source", self.balance.source, "images"),
+                ("distill.teacher", self.distill.teacher, "online"),
+            ):
+                if value != needed:
+                    raise ConfigError(
+                        f"frozen.batchnorm=batch makes an image's logits depend on its batch, so "
+                        f"no table can hold them: set {key}={needed}, or frozen.batchnorm to "
+                        "frozen or recalibrated"
+                    )
+
+
+def _at_least(section: str, values: object, **minima: int) -> None:
+    for name, minimum in minima.items():
+        value = getattr(values, name)
+        if value < minimum:
+            raise ConfigError(f"{section + '.' if section else ''}{name}={value} must be at least {minimum}")

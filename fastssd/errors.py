@@ -1,0 +1,19 @@
+"""The failures that a person can mend, each with the exit code that the contract gives it."""
+
+
+class FastssdError(Exception):
+    """A failure that is said in one message, without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(FastssdError):
+    """The user's config or arguments are wrong: the message names the key and a valid value."""
+
+    exit_code = 2
+
+
+class DataError(FastssdError):
+    """Files are damaged or missing: the message names the file, and the sample where there is one."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""What a run achieved: accuracy by shot group, the report and its figures."""

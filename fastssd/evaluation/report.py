@@ -1,0 +1,193 @@
+"""The report of a run directory: `report.json`, `report.md` and the figures beside them."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastssd.errors import DataError
+from fastssd.evaluation.figures import write_figures
+from fastssd.evaluation.metrics import accuracies, class_accuracies, standard_error
+from fastssd.evaluation.results import METRICS, ResultRow, Run, StageResult, read_metrics, read_run
+from fastssd.evaluation.shots import EXCLUSIVE_GROUPS, GROUPS, LIMITS, shot_groups
+from fastssd.evaluation.tables import error_of, evaluated_on, in_paper_order, percent, row_labels
+
+
+def write_report(run: Path, *, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Write the report of all finished stages of a run, in place of an earlier one.
+
+    Args:
+        run: A run directory: for every finished stage a folder with `result.json` and, for the
+            learning curves, `metrics.jsonl`.
+        class_names: (C,) in the order of the labels; the labels themselves if omitted.
+
+    Returns:
+        What `report.json` holds, see `build_report`.
+
+    Raises:
+        DataError: If results are missing or damaged; see `read_run` and `read_metrics`.
+    """
+    results = read_run(run)
+    metrics = {
+        folder: read_metrics(run / folder / METRICS)
+        for folder in sorted([*(stage.folder for stage in results.stages), *results.unfinished])
+    }
+    report = build_report(results, class_names=class_names)
+    figures = write_figures(report, metrics, run / "figures")
+    write_atomically(run / "report.md", render_markdown(report, figures, relative_to=run))
+    write_atomically(run / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    return report
+
+
+def build_report(results: Run, *, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the content of `report.json`.
+
+    Returns:
+        ``rows`` in the paper's order, each with ``name, stage, head, checkpoint, split, folder``,
+        the accuracies of `accuracies` and ``standard_error`` in percent, ``num_images`` (the size
+        of the split) and ``per_class`` (C, percent, None for classes without images);
+        ``classes`` and ``train_counts`` (C); by stage folder ``seconds`` (in parts), ``images``,
+        ``images_per_second``, ``data_wait_percent``, ``epochs``; ``unfinished`` folders.
+
+    Raises:
+        DataError: If there are more or fewer names than classes.
+    """
+    train_counts: list[int] = results.train_counts.tolist()
+    names = [str(label) for label in range(len(train_counts))]
+    if class_names is not None:
+        names = list(class_names)
+    if len(names) != len(train_counts):
+        raise DataError(
+            f"{len(names)} class names for results on {len(train_counts)} classes: the run was "
+            f"made on another dataset than the one whose names were given"
+        )
+    stages = results.stages
+    return {
+        "rows": in_paper_order([_row(row, stage) for stage in stages for row in stage.rows]),
+        "seconds": {stage.folder: stage.seconds for stage in stages},
+        "images": {stage.folder: stage.images for stage in stages},
+        "images_per_second": {stage.folder: stage.images_per_second for stage in stages},
+        "data_wait_percent": {stage.folder: stage.data_wait_percent for stage in stages},
+        "epochs": {stage.folder: stage.epochs for stage in stages},
+        "unfinished": list(results.unfinished),
+        "classes": names,
+        "train_counts": train_counts,
+    }
+
+
+def render_markdown(
+    report: Mapping[str, Any], figures: Sequence[Path], *, relative_to: Path
+) -> str:
+    """Return the report as Markdown: the paper's table, the stages, the figures."""
+    rows = report["rows"]
+    groups = shot_groups(report["train_counts"])
+    table = _markdown_table(
+        [
+            "Method",
+            *(f"{group.capitalize()} {LIMITS[group]}" for group in GROUPS),
+            "All",
+            "+/-",
+            *(f"{group.split('_')[0].capitalize()} {LIMITS[group]}" for group in EXCLUSIVE_GROUPS),
+            "Checkpoint",
+            "Seconds",
+        ],
+        [
+            [
+                label,
+                *(percent(row[group]) for group in (*GROUPS, "overall")),
+                error_of(row),
+                *(percent(row[group]) for group in EXCLUSIVE_GROUPS),
+                row["checkpoint"],
+                f"{sum(report['seconds'][row['folder']].values()):,.1f}",
+            ]
+            for label, row in zip(row_labels(rows), rows, strict=True)
+        ],
+    )
+    stages = _markdown_table(
+        ["Stage", "Epochs", "Images", "Images/s", "Data wait %", "Seconds"],
+        [
+            [
+                folder,
+                str(report["epochs"][folder]),
+                f"{report['images'][folder]:,}",
+                _rounded(report["images_per_second"][folder]),
+                percent(report["data_wait_percent"][folder]),
+                ", ".join(f"{part} {value:,.1f}" for part, value in seconds.items()) or "-",
+            ]
+            for folder, seconds in report["seconds"].items()
+        ],
+    )
+    num_images, num_classes = sum(report["train_counts"]), len(report["train_counts"])
+    sizes = [
+        ", ".join(
+            f"{int(groups[group].sum()):,} {group.split('_')[0]} ({LIMITS[group]})"
+            for group in convention
+        )
+        for convention in (GROUPS, EXCLUSIVE_GROUPS)
+    ]
+    unfinished = [f"Not finished, and not in this report: {', '.join(report['unfinished'])}."]
+    return "\n\n".join(
+        [
+            "# Report",
+            f"Top-1 accuracy in percent on {evaluated_on(rows)}. All is over images, every group "
+            f"the mean of its classes' accuracies; - marks a group without classes. +/- is the "
+            f"standard error of All from the number of those images alone; training runs with "
+            f"other seeds differ as well. Seconds are those of the row's stage, all its parts.",
+            table,
+            f"Trained on {num_images:,} images of {num_classes:,} classes. Classes by training "
+            f"images, as in the paper's text: {sizes[0]}; as in its code: {sizes[1]}.",
+            "## Stages",
+            stages,
+            *(unfinished if report["unfinished"] else []),
+            "## Figures",
+            *(f"![{path.stem.replace('_', ' ')}]({_link(path, relative_to)})" for path in figures),
+            "Accuracies of every class are in `report.json`.\n",
+        ]
+    )
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a whole file or leave what was there."""
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _row(row: ResultRow, stage: StageResult) -> dict[str, Any]:
+    per_class = class_accuracies(row.correct, row.total).tolist()
+    return {
+        "name": row.name,
+        "stage": row.stage,
+        "head": row.head,
+        **accuracies(row.correct, row.total, stage.train_counts),
+        "standard_error": standard_error(row.correct, row.total),
+        "num_images": int(row.total.sum()),
+        "checkpoint": row.checkpoint,
+        "split": row.split,
+        "folder": stage.folder,
+        "per_class": [
+            accuracy if seen else None for accuracy, seen in zip(per_class, row.total, strict=True)
+        ],
+    }
+
+
+def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    lines = [header, [":--", *("--:" for _ in header[1:])], *cells]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def _rounded(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _link(path: Path, start: Path) -> str:
+    return path.relative_to(start).as_posix()

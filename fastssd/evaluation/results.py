@@ -1,0 +1,199 @@
+"""Reading what the stages of a run left behind: `result.json` and `metrics.jsonl`.
+
+Everything is checked here, so that the report and the figures can rely on what they get.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastssd.errors import DataError
+
+RESULT = "result.json"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultRow:
+    """One network with one head on one split."""
+
+    name: str
+    """As the paper's tables have it, such as ``SSD III-hard``."""
+    stage: str | None
+    """``I`` to ``IV``, None for a baseline."""
+    head: str
+    checkpoint: str
+    """``last`` or ``best``."""
+    split: str
+    correct: NDArray[np.int64]
+    """(C,) correctly classified images of each class."""
+    total: NDArray[np.int64]
+    """(C,) classified images of each class; at least one in all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageResult:
+    """A finished stage folder."""
+
+    folder: str
+    rows: tuple[ResultRow, ...]
+    seconds: dict[str, float]
+    """By part, such as ``train``, ``table``, ``evaluate``."""
+    images: int
+    """Images that training consumed."""
+    images_per_second: float | None
+    data_wait_percent: float | None
+    epochs: int
+    train_counts: NDArray[np.int64]
+    """(C,) training images of each class."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """The stages of a run directory, in the order of their folders' names."""
+
+    stages: tuple[StageResult, ...]
+    """Finished stages, at least one."""
+    unfinished: tuple[str, ...]
+    """Folders with metrics and no result yet."""
+    train_counts: NDArray[np.int64]
+    """(C,) the same in all stages."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metrics:
+    """The lines of one `metrics.jsonl`, steps increasing within each kind."""
+
+    train: tuple[dict[str, Any], ...]
+    evaluation: tuple[dict[str, Any], ...]
+
+
+def read_run(run: Path) -> Run:
+    """Return the results of a run directory.
+
+    Raises:
+        DataError: If the directory or every result in it is missing, a result is damaged, or
+            stages disagree about the training images of the classes.
+    """
+    if not run.is_dir():
+        raise DataError(f"{run} is not a directory: give the run directory that training wrote")
+    paths = sorted(run.glob(f"*/{RESULT}"))
+    if not paths:
+        raise DataError(
+            f"{run} has no finished stage (no */{RESULT}): let training finish a stage first"
+        )
+    stages = tuple(_read_stage(path) for path in paths)
+    for stage in stages[1:]:
+        if not np.array_equal(stage.train_counts, stages[0].train_counts):
+            raise DataError(
+                f"{run / stage.folder / RESULT} and {paths[0]} were made on different training "
+                f"images (train_counts differ): keep one dataset to a run directory"
+            )
+    finished = {stage.folder for stage in stages}
+    started = {path.parent.name for path in run.glob(f"*/{METRICS}")}
+    return Run(
+        stages=stages,
+        unfinished=tuple(sorted(started - finished)),
+        train_counts=stages[0].train_counts,
+    )
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Return the metrics of a stage; a file that does not exist has none.
+
+    A run that was killed and resumed repeats the steps after its last checkpoint: what it logged
+    of them before is left out. A last line without its end was cut by the kill and is left out too.
+
+    Raises:
+        DataError: If a line is damaged, with its number.
+    """
+    if not path.exists():
+        return Metrics(train=(), evaluation=())
+    kinds: dict[str, list[dict[str, Any]]] = {"train": [], "evaluation": []}
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            entry = json.loads(line)
+            entries, step = kinds[entry["kind"]], int(entry["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}, line {number} is not a line of metrics ({error!r}): remove the line"
+            ) from error
+        while entries and entries[-1]["step"] >= step:
+            entries.pop()
+        entries.append(entry)
+    return Metrics(train=tuple(kinds["train"]), evaluation=tuple(kinds["evaluation"]))
+
+
+def _read_stage(path: Path) -> StageResult:
+    """Return one result file, checked."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        train_counts = _counts(content["train_counts"], "train_counts")
+        return StageResult(
+            folder=path.parent.name,
+            rows=tuple(_row(row, len(train_counts)) for row in content["rows"]),
+            seconds={
+                str(part): _number(seconds, "seconds")
+                for part, seconds in content["seconds"].items()
+            },
+            images=int(content["images"]),
+            images_per_second=_optional(content["images_per_second"], "images_per_second"),
+            data_wait_percent=_optional(content["data_wait_percent"], "data_wait_percent"),
+            epochs=int(content["epochs"]),
+            train_counts=train_counts,
+        )
+    except KeyError as error:
+        raise DataError(f"{path} lacks {error}: {_REMEDY}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}): {_REMEDY}") from error
+
+
+_REMEDY = "delete it and run training again, which evaluates the stage anew"
+
+
+def _row(content: dict[str, Any], num_classes: int) -> ResultRow:
+    correct, total = _counts(content["correct"], "correct"), _counts(content["total"], "total")
+    name = str(content["name"])
+    if not len(correct) == len(total) == num_classes:
+        raise ValueError(
+            f"row {name!r} has {len(correct)} correct and {len(total)} total for {num_classes} "
+            f"classes"
+        )
+    if (correct > total).any():
+        raise ValueError(f"row {name!r} has more correct than total images")
+    if not total.any():
+        raise ValueError(f"row {name!r} counts no image")
+    return ResultRow(
+        name=name,
+        stage=None if content["stage"] is None else str(content["stage"]),
+        head=str(content["head"]),
+        checkpoint=str(content["checkpoint"]),
+        split=str(content["split"]),
+        correct=correct,
+        total=total,
+    )
+
+
+def _counts(values: object, key: str) -> NDArray[np.int64]:
+    counts = np.asarray(values)
+    if counts.ndim != 1 or not counts.size or counts.dtype.kind != "i" or (counts < 0).any():
+        raise ValueError(f"{key} is not a list of counts")
+    return counts.astype(np.int64)
+
+
+def _number(value: object, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{key} is not a number: {value!r}")
+    return float(value)
+
+
+def _optional(value: object, key: str) -> float | None:
+    """Return the number, None where nothing could be measured."""
+    number = None if value is None else _number(value, key)
+    return number if number is not None and math.isfinite(number) else None

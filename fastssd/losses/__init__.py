@@ -1,0 +1,1 @@
+"""The losses of the stages, as plain functions of tensors."""

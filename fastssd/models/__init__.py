@@ -1,0 +1,1 @@
+"""Backbones, heads and the state around them that no gradient reaches."""

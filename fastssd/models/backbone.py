@@ -1,0 +1,19 @@
+"""What every backbone is: images in, one feature vector each out."""
+
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """A network without its classifier.
+
+    `forward` takes (B, 3, S, S) normalised floating-point images in any memory format and
+    returns (B, width) pooled features.
+
+    Attributes:
+        width: Length of the feature vector.
+    """
+
+    width: int
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise NotImplementedError

@@ -1,0 +1,26 @@
+"""Initial weights as a function of a seed, whatever the caller drew before."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fastssd.keyed import key_of
+
+
+@contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Seed PyTorch's CPU generator inside the block and restore it after.
+
+    `torch.nn` and third-party models initialise from the global generator and take no other;
+    this is the one place that touches it. Build modules on the CPU inside the block and move
+    them afterwards: the generators of other devices are neither seeded nor restored.
+
+    Args:
+        *parts: The run's seed and what is being initialised, as in ``seeded(seed, "hard head")``.
+            They are hashed, so two modules built from one seed share no weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would also seed the accelerators', which are not restored.
+        torch.default_generator.manual_seed(key_of(*parts))
+        yield
