@@ -194,7 +194,7 @@ class FrozenConfig:
     batchnorm: Literal["frozen", "recalibrated", "batch"] = "frozen"
     """Running statistics; those refreshed by one class-balanced pass; or each batch's own."""
     views: int = 0
-    """Views of each training image that stages II and III share; 0: one for each of III's epochs."""
+    """Views of each image that stages II and III share; 0: one for each of stage III's epochs."""
     dtype: Literal["float32", "float16"] = "float16"
     """Of a table's logits."""
 
@@ -282,4 +282,6 @@ def _at_least(section: str, values: object, **minima: int) -> None:
     for name, minimum in minima.items():
         value = getattr(values, name)
         if value < minimum:
-            raise ConfigError(f"{section + '.' if section else ''}{name}={value} must be at least {minimum}")
+            raise ConfigError(
+                f"{section + '.' if section else ''}{name}={value} must be at least {minimum}"
+            )

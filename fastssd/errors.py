@@ -14,6 +14,6 @@ class ConfigError(FastssdError):
 
 
 class DataError(FastssdError):
-    """Files are damaged or missing: the message names the file, and the sample where there is one."""
+    """Files are damaged or missing: the message names the file, and the sample if there is one."""
 
     exit_code = 3

@@ -46,12 +46,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def to_yaml(config: Config) -> str:
     """Return the config, fully resolved, as YAML that `load_config` reads back to an equal one."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+    return cast(str, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
 
 
-def flatten(config: Config) -> dict[str, Any]:
-    """Return the config's values by dotted key."""
-    return dict(_flatten(dataclasses.asdict(config), ""))
+def differences(old: Config, new: Config) -> Iterator[tuple[str, str]]:
+    """Yield (key, "key is OLD, not NEW") for every value that differs."""
+    old_values, new_values = (
+        dict(_flatten(dataclasses.asdict(config), "")) for config in (old, new)
+    )
+    for key, value in new_values.items():
+        if old_values[key] != value:
+            yield key, f"{key} is {old_values[key]}, not {value}"
 
 
 def _leaves_of_file(path: Path) -> Iterator[tuple[str, str, Any]]:
@@ -88,7 +93,7 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
         raise ConfigError(f"argument '{text}': {value!r} is not a YAML value") from error
 
 
-def _assigned(tree: DictConfig, key: str, value: Any) -> DictConfig:
+def _assigned(tree: DictConfig, key: str, value: Any) -> DictConfig:  # noqa: ANN401 - whatever YAML holds
     kind = _type_of(key)
     if kind is None:
         nearest = difflib.get_close_matches(key, list(_schema_keys(Config, "")), n=1, cutoff=0.5)
@@ -121,7 +126,7 @@ def _schema_keys(section: type, prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _type_of(key: str) -> Any:
+def _type_of(key: str) -> Any:  # noqa: ANN401 - a type or a typing construct
     """Return the declared type of a dotted key: None where there is no such leaf."""
     kind: Any = Config
     for name in key.split("."):

@@ -1,4 +1,4 @@
-"""A draw is (sample, view): the unit that plans produce, loaders consume and tables are keyed by."""
+"""A draw is (sample, view): what plans produce, loaders consume and tables are keyed by."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -18,7 +18,9 @@ from fastssd.errors import DataError
 class ViewParameters(Protocol):
     """What fetching needs of an augmentation: where each draw's crops lie, and what else it is."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Side of the decoded crops, in pixels."""
 
     def boxes(self, samples: Int64, views: Int64, sizes: NDArray[np.int32]) -> Int64:
         """Return (B, V, 4) int64 boxes x, y, width, height in stored pixels."""
@@ -58,9 +60,7 @@ def image_fetch(
             pixels = decoder.decode(stored, boxes, augmentation.size)
         except DecodeError as error:
             sample = int(draws.samples[error.position])
-            raise DataError(
-                f"{split.describe(sample)} (sample {sample} of split {split.name}): {error.reason}"
-            ) from error
+            raise DataError(f"{split.describe(sample)}: {error.reason}") from error
         batch = {
             PIXELS: torch.from_numpy(pixels),
             LABELS: torch.from_numpy(split.labels[draws.samples]),

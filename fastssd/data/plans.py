@@ -64,26 +64,20 @@ def instance_balanced(
     return keyed.generator(seed, stream, "instance", epoch).permutation(len(index))
 
 
-def class_balanced(
-    index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int
-) -> Int64:
+def class_balanced(index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int) -> Int64:
     """Return N draws with replacement: each class 1/C, then uniformly within the class."""
     return _with_replacement(index, np.ones(index.num_classes), seed, stream, epoch)
 
 
-def square_root(
-    index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int
-) -> Int64:
+def square_root(index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int) -> Int64:
     """Return N draws with replacement: class c in proportion to sqrt(n_c).
 
     Source: classifier-balancing:data/MixedPrioritizedSampler.py, nroot=2.
     """
-    return _with_replacement(index, np.sqrt(index.counts), seed, stream, epoch)
+    return _with_replacement(index, np.sqrt(index.counts.astype(np.float64)), seed, stream, epoch)
 
 
-def progressive(
-    index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int
-) -> Int64:
+def progressive(index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int) -> Int64:
     """Return N draws that move from the images' frequencies to equal classes over the epochs.
 
     Class c has weight `l * N/C + (1 - l) * n_c` with l = epoch / (num_epochs - 1), with
@@ -98,9 +92,7 @@ def progressive(
     return _by_cycle(index, classes, ordinals, keyed.key_of(seed, stream, "progressive", epoch))
 
 
-def class_aware(
-    index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int
-) -> Int64:
+def class_aware(index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int) -> Int64:
     """Return N draws in which classes take turns and so do the images of a class.
 
     All classes come in shuffled cycles without replacement; each visit takes the next
@@ -212,9 +204,7 @@ def _with_replacement(
     return index.order[index.starts[classes] + within]
 
 
-def _draw_classes(
-    index: ClassIndex, weights: Float64, seed: int, stream: str, epoch: int
-) -> Int64:
+def _draw_classes(index: ClassIndex, weights: Float64, seed: int, stream: str, epoch: int) -> Int64:
     """Return N classes with replacement, in proportion to weights; empty classes have none."""
     cumulative = np.cumsum(weights[index.present])
     chance = keyed.generator(seed, stream, "class", epoch).random(len(index)) * cumulative[-1]

@@ -41,7 +41,13 @@ def check_batch_size(
 
 
 def micro_batches(
-    draws: Draws, *, batch_size: int, accumulate: int, rank: int, num_processes: int, first_step: int
+    draws: Draws,
+    *,
+    batch_size: int,
+    accumulate: int,
+    rank: int,
+    num_processes: int,
+    first_step: int,
 ) -> Iterator[Draws]:
     """Yield this rank's share of every micro-batch of an epoch, `accumulate` of them a step.
 

@@ -30,18 +30,19 @@ class ClassCounter:
         self.correct = torch.zeros(num_classes, dtype=torch.int64, device=device)
         self.total = torch.zeros(num_classes, dtype=torch.int64, device=device)
 
-    def add(self, logits: Tensor, labels: Tensor, valid: Tensor) -> None:
+    def add(self, logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> None:
         """Count a batch, without waiting for the device.
 
         Args:
             logits: (B, C) of any float type. An image with NaN among its logits counts as wrong:
                 its argmax would be an accident.
             labels: (B,) int64, below C where ``valid``.
-            valid: (B,) bool, False for padding, which is not counted.
+            valid: (B,) bool, False for padding, which is not counted; all count if omitted.
 
         Raises:
             ValueError: If the shapes do not belong together; they would broadcast silently.
         """
+        valid = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
         num_images, num_classes = len(labels), len(self.total)
         if (
             logits.shape != (num_images, num_classes)

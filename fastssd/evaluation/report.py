@@ -1,7 +1,6 @@
 """The report of a run directory: `report.json`, `report.md` and the figures beside them."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from fastssd.evaluation.metrics import accuracies, class_accuracies, standard_er
 from fastssd.evaluation.results import METRICS, ResultRow, Run, StageResult, read_metrics, read_run
 from fastssd.evaluation.shots import EXCLUSIVE_GROUPS, GROUPS, LIMITS, shot_groups
 from fastssd.evaluation.tables import error_of, evaluated_on, in_paper_order, percent, row_labels
+from fastssd.files import write_atomically
 
 
 def write_report(run: Path, *, class_names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def write_report(run: Path, *, class_names: Sequence[str] | None = None) -> dict
     report = build_report(results, class_names=class_names)
     figures = write_figures(report, metrics, run / "figures")
     write_atomically(run / "report.md", render_markdown(report, figures, relative_to=run))
-    write_atomically(run / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_atomically(run / "report.json", _to_json(report))
     return report
 
 
@@ -147,19 +147,6 @@ def render_markdown(
     )
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file or leave what was there."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _row(row: ResultRow, stage: StageResult) -> dict[str, Any]:
     per_class = class_accuracies(row.correct, row.total).tolist()
     return {
@@ -176,6 +163,17 @@ def _row(row: ResultRow, stage: StageResult) -> dict[str, Any]:
             accuracy if seen else None for accuracy, seen in zip(per_class, row.total, strict=True)
         ],
     }
+
+
+def _to_json(report: Mapping[str, Any]) -> str:
+    """Return strict JSON with a line for each row and each key; thousands of classes fit a line."""
+    rows = ",\n".join(f"  {json.dumps(row, allow_nan=False)}" for row in report["rows"])
+    others = "".join(
+        f",\n {json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
+        for key, value in report.items()
+        if key != "rows"
+    )
+    return f'{{\n "rows": [\n{rows}\n ]{others}\n}}\n'
 
 
 def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

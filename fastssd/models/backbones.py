@@ -48,12 +48,12 @@ def build_backbone(name: str, *, seed: int) -> Backbone:
 
 def _unknown_backbone(name: str) -> ConfigError:
     remedy = f"Valid names: {', '.join(BACKBONES)}, torchvision/<name>, timm/<name>."
-    elsewhere = f"torchvision/{name.rpartition('/')[2]}"
-    candidates = [*BACKBONES, *(f"torchvision/{each}" for each in torchvision_names())]
-    # "resnet50" is nearest to our "resnet56" by its letters, but it names torchvision's.
-    nearest = elsewhere if elsewhere in candidates else name
-    if nearest == elsewhere:
+    elsewhere = torchvision_names()
+    model = name.rpartition("/")[2]
+    if model in elsewhere:
+        # By its letters "resnet50" is nearest to our "resnet56"; it means torchvision's.
         return ConfigError(
-            f"backbone {name!r} is not known. Did you mean {elsewhere!r}? {remedy}"
+            f"backbone {name!r} is not known. Did you mean 'torchvision/{model}'? {remedy}"
         )
+    candidates = [*BACKBONES, *(f"torchvision/{each}" for each in elsewhere)]
     return unknown_choice("backbone", name, candidates, remedy=remedy)

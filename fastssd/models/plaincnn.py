@@ -19,14 +19,14 @@ class PlainCnn(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
+        convs = [
             nn.Conv2d(in_width, width, 3, stride=stride, padding=1)
             for in_width, width, stride in zip((3, *_WIDTHS[:-1]), _WIDTHS, (1, 2, 2), strict=True)
-        )
-        for conv in self.convs:
+        ]
+        for conv in convs:
             # Without normalisation the activations keep their size only from such weights.
             nn.init.kaiming_normal_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        self.convs = nn.ModuleList(convs)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images

@@ -24,3 +24,15 @@ def seeded(*parts: int | str) -> Iterator[None]:
         # Not torch.manual_seed: that would also seed the accelerators', which are not restored.
         torch.default_generator.manual_seed(key_of(*parts))
         yield
+
+
+def seed_step(*parts: int | str) -> None:
+    """Seed PyTorch's generators for one training step, so that dropout is a function of the step.
+
+    Dropout and stochastic depth in third-party backbones draw from the global generators and take
+    no other. Seeded anew at each step, they need no place in a checkpoint.
+
+    Args:
+        *parts: The run's seed, the stage, the step and the rank.
+    """
+    torch.manual_seed(key_of(*parts) >> 1)

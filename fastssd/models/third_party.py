@@ -4,6 +4,7 @@ Both libraries are imported only when one of their networks is asked for: they t
 """
 
 import importlib.util
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -89,10 +90,10 @@ def timm_backbone(name: str) -> ThirdPartyBackbone:
             [f"timm/{each}" for each in timm.list_models()],
             remedy="Any name of timm.list_models() is valid.",
         )
-    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+    network: Any = timm.create_model(name, pretrained=False, num_classes=0)
     # Networks with hidden layers between pooling and classifier return those layers' width.
     width = getattr(network, "head_hidden_size", None) or network.num_features
-    return ThirdPartyBackbone(network, int(width))
+    return ThirdPartyBackbone(network, width)
 
 
 def _unsuitable(name: str, reason: str) -> ConfigError:

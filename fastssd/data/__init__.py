@@ -1,0 +1,1 @@
+"""Dataset directories and what is drawn from them: storage, decoders, plans and the loader."""

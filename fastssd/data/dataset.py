@@ -1,0 +1,188 @@
+"""Opening a dataset directory: `meta.json` and the splits, checked against each other."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastssd.data.storage.files import load_array
+from fastssd.data.storage.formats import STORAGES
+from fastssd.data.storage.storage import Int32, Storage
+from fastssd.errors import ConfigError, DataError
+
+Int64 = NDArray[np.int64]
+
+META_FILE = "meta.json"
+LAYOUT_VERSION = 1
+
+
+class Split:
+    """The samples of one split.
+
+    Attributes:
+        name: ``train``, ``val`` or ``test``.
+        labels: (N,) int64.
+        counts: (C,) int64 images per class.
+        storage: The images, by sample.
+    """
+
+    def __init__(
+        self, name: str, *, labels: Int64, counts: Int64, storage: Storage, names_file: Path
+    ) -> None:
+        self.name = name
+        self.labels = labels
+        self.counts = counts
+        self.storage = storage
+        self._names_file = names_file
+        self._names: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def sizes(self) -> Int32:
+        """(N, 2) int32 height and width of the stored images."""
+        return self.storage.sizes
+
+    def describe(self, sample: int) -> str:
+        """Return the name of the source file that a sample came from, for messages.
+
+        The names are read at the first call. It never fails, since it is called to report
+        another failure: without names it returns the dataset directory.
+        """
+        if self._names is None:
+            try:
+                lines = self._names_file.read_text(encoding="utf-8").splitlines()
+                self._names = [str(json.loads(line)) for line in lines]
+            except (OSError, ValueError):
+                self._names = []
+        if 0 <= sample < len(self._names):
+            return self._names[sample]
+        return str(self._names_file.parent)
+
+
+class Dataset:
+    """A dataset directory. Splits are opened, and checked, when they are asked for.
+
+    Attributes:
+        path: The directory.
+        meta: The content of `meta.json`.
+        name: The dataset's name.
+        format: The storage format's name.
+        classes: (C) names, in the order of the labels.
+        splits: The names of the splits there are.
+    """
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self.path = path
+        self.meta = meta
+        self.name: str = meta["name"]
+        self.format: str = meta["format"]
+        self.classes: list[str] = meta["classes"]
+        self.splits: list[str] = list(meta["splits"])
+        self._opened: dict[str, Split] = {}
+
+    def split(self, name: str) -> Split:
+        """Return a split.
+
+        Raises:
+            ConfigError: If there is none of that name.
+            DataError: If its files are missing, damaged or contradict `meta.json`.
+        """
+        if name not in self.splits:
+            raise ConfigError(f"{self.path} has no split {name!r}; it has {', '.join(self.splits)}")
+        if name not in self._opened:
+            self._opened[name] = self._open(name)
+        return self._opened[name]
+
+    def _open(self, name: str) -> Split:
+        labels: Int64 = load_array(self.path / f"{name}.labels.npy", dtype=np.int64, ndim=1)
+        entry = self.meta["splits"][name]
+        num_classes = len(self.classes)
+        if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+            raise DataError(
+                f"{self.path / f'{name}.labels.npy'}: labels from {labels.min()} to "
+                f"{labels.max()} for {num_classes} classes; convert the dataset again"
+            )
+        counts = np.bincount(labels, minlength=num_classes).astype(np.int64)
+        if len(labels) != entry["images"] or counts.tolist() != entry["per_class"]:
+            raise DataError(
+                f"{self.path}: {name}.labels.npy ({len(labels)} images) contradicts {META_FILE} "
+                f"({entry['images']} images) in its number of images or of images per class; "
+                "convert the dataset again"
+            )
+        names_file = self.path / f"{name}.names.jsonl"
+        if not names_file.is_file():
+            raise DataError(f"{names_file}: missing; convert the dataset again")
+        storage = STORAGES[self.format].open(self.path, name)
+        if len(storage) != len(labels):
+            raise DataError(
+                f"{self.path}: split {name!r} stores {len(storage)} images for {len(labels)} "
+                "labels; convert the dataset again"
+            )
+        return Split(name, labels=labels, counts=counts, storage=storage, names_file=names_file)
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a dataset directory.
+
+    Raises:
+        DataError: If it is missing or its `meta.json` is missing, damaged or of a format that is
+            not known here.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(
+            f"{path}: there is no such dataset directory; make one with "
+            f"`python tools/convert_dataset.py SOURCE {path}`"
+        )
+    meta_file = path / META_FILE
+    if not meta_file.is_file():
+        raise DataError(
+            f"{path}: not a dataset directory: it has no {META_FILE}; make one with "
+            "`python tools/convert_dataset.py SOURCE OUT`"
+        )
+    try:
+        meta = json.loads(meta_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{meta_file}: cannot be read ({error}); convert the dataset again") from (
+            error
+        )
+    _check_meta(meta, meta_file)
+    return Dataset(path, meta)
+
+
+def _check_meta(meta: Any, file: Path) -> None:  # noqa: ANN401 - whatever JSON holds
+    problem = _meta_problem(meta)
+    if problem:
+        raise DataError(f"{file}: {problem}; convert the dataset again")
+    if meta["format"] not in STORAGES:
+        raise DataError(
+            f"{file}: the format {meta['format']!r} is not known to this version of fastssd, "
+            f"which reads {', '.join(STORAGES)}"
+        )
+
+
+def _meta_problem(meta: Any) -> str | None:  # noqa: ANN401
+    if not isinstance(meta, Mapping):
+        return "it holds no JSON object"
+    expected = {"layout": int, "name": str, "format": str, "classes": list, "splits": dict}
+    for key, kind in expected.items():
+        if not isinstance(meta.get(key), kind):
+            return f"{key!r} is missing or not of type {kind.__name__}"
+    if meta["layout"] != LAYOUT_VERSION:
+        return f"layout {meta['layout']} where {LAYOUT_VERSION} is expected"
+    if not meta["classes"] or not all(isinstance(name, str) for name in meta["classes"]):
+        return "'classes' holds no names"
+    for split, entry in meta["splits"].items():
+        if not isinstance(entry, Mapping):
+            return f"split {split!r} is not an object"
+        per_class = entry.get("per_class")
+        if not isinstance(entry.get("images"), int) or not isinstance(per_class, list):
+            return f"split {split!r} lacks 'images' or 'per_class'"
+        if len(per_class) != len(meta["classes"]):
+            return f"split {split!r} counts {len(per_class)} of {len(meta['classes'])} classes"
+    return None

@@ -1,0 +1,1 @@
+"""From stored bytes and boxes to uint8 batches of the output size."""

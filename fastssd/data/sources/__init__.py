@@ -1,0 +1,1 @@
+"""What a conversion reads: one module per kind of source."""

@@ -1,0 +1,1 @@
+"""Where the bytes of sample i are: one module per format of a dataset directory."""

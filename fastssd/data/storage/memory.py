@@ -1,0 +1,143 @@
+"""The `memory` format: uint8 pixels, one array where all sizes are equal, else packed with offsets.
+
+Both files start with the same gap of `_HEADER_BYTES`. When every image turns out to have one size
+the gap becomes the header of a `.npy` file; otherwise the first offset points behind it. So a
+split is written in one pass without knowing the sizes beforehand.
+"""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastssd.data.storage.files import load_array, map_bytes, map_pixels
+from fastssd.data.storage.image import RAW, StoredImage, UInt8
+from fastssd.data.storage.storage import Int32, Storage
+from fastssd.errors import DataError
+
+Int64 = NDArray[np.int64]
+
+_HEADER_BYTES = 128  # what NumPy writes for any uint8 array of four dimensions below 10**20 images
+
+
+class EqualStorage:
+    """Images of one size, as one mapped array.
+
+    Attributes:
+        images: (N, height, width, 3) uint8, mapped. For storages on the device.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.images: UInt8 = map_pixels(path)
+        self.sizes: Int32 = np.tile(
+            np.array(self.images.shape[1:3], np.int32), (len(self.images), 1)
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, sample: int) -> StoredImage:
+        if not 0 <= sample < len(self.images):
+            raise _no_sample(self._path, sample, len(self.images))
+        return StoredImage(RAW, self.images[sample])
+
+
+class PackedStorage:
+    """Images of different sizes, one after another in one mapped file."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._path = folder / f"{split}.pixels.bin"
+        self._bytes = map_bytes(self._path)
+        self._offsets: Int64 = load_array(folder / f"{split}.offsets.npy", dtype=np.int64, ndim=1)
+        self.sizes: Int32 = load_array(folder / f"{split}.sizes.npy", dtype=np.int32, ndim=2)
+        if self.sizes.shape != (len(self._offsets) - 1, 2):
+            raise DataError(
+                f"{folder}: {split}.offsets.npy ({len(self._offsets)} entries) and "
+                f"{split}.sizes.npy {self.sizes.shape} do not belong together: convert again"
+            )
+        areas = self.sizes.astype(np.int64).prod(axis=1) * 3
+        if not np.array_equal(np.diff(self._offsets), areas) or len(self._bytes) < max(
+            self._offsets[-1], 0
+        ):
+            raise DataError(
+                f"{self._path}: {len(self._bytes)} bytes do not match {split}.offsets.npy and "
+                f"{split}.sizes.npy; the file is truncated or damaged: convert again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def read(self, sample: int) -> StoredImage:
+        if not 0 <= sample < len(self.sizes):
+            raise _no_sample(self._path, sample, len(self.sizes))
+        height, width = self.sizes[sample]
+        pixels = self._bytes[self._offsets[sample] : self._offsets[sample + 1]]
+        return StoredImage(RAW, pixels.reshape(height, width, 3))
+
+
+def open_memory(folder: Path, split: str) -> Storage:
+    """Open the images of a split, whichever of the two layouts they have.
+
+    Raises:
+        DataError: If the files are missing or damaged.
+    """
+    path = folder / f"{split}.images.npy"
+    if path.exists() or not (folder / f"{split}.pixels.bin").exists():
+        return EqualStorage(path)
+    return PackedStorage(folder, split)
+
+
+class MemoryWriter:
+    """Writes raw images; `finish` decides between the two layouts."""
+
+    def __init__(self, folder: Path, split: str, capacity: int) -> None:
+        self._folder = folder
+        self._split = split
+        self._path = folder / f"{split}.pixels.bin"
+        self._sizes: list[tuple[int, int]] = []
+        self._file = self._path.open("wb")
+        self._file.write(bytes(_HEADER_BYTES))
+
+    def append(self, image: StoredImage, *, height: int, width: int, label: int) -> None:
+        if image.mode != RAW or image.data.shape != (height, width, 3):
+            raise ValueError(f"{image.mode} data of shape {image.data.shape} are not pixels")
+        self._file.write(np.ascontiguousarray(image.data).data)
+        self._sizes.append((height, width))
+
+    def finish(self) -> None:
+        sizes = np.array(self._sizes, dtype=np.int32).reshape(-1, 2)
+        equal = len(sizes) > 0 and bool((sizes == sizes[0]).all())
+        if equal:
+            self._file.seek(0)
+            self._file.write(_npy_header((len(sizes), int(sizes[0, 0]), int(sizes[0, 1]), 3)))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if equal:
+            self._path.rename(self._folder / f"{self._split}.images.npy")
+            return
+        offsets = np.full(len(sizes) + 1, _HEADER_BYTES, dtype=np.int64)
+        offsets[1:] += np.cumsum(sizes.astype(np.int64).prod(axis=1) * 3)
+        np.save(self._folder / f"{self._split}.offsets.npy", offsets)
+        np.save(self._folder / f"{self._split}.sizes.npy", sizes)
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+def _npy_header(shape: tuple[int, int, int, int]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    header = buffer.getvalue()
+    if len(header) != _HEADER_BYTES:
+        raise AssertionError(f"NumPy wrote a header of {len(header)} bytes for {shape}")
+    return header
+
+
+def _no_sample(path: Path, sample: int, num_samples: int) -> DataError:
+    return DataError(f"{path}: has no sample {sample}: it holds {num_samples}")

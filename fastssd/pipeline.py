@@ -1,0 +1,145 @@
+"""A run's stages in order: each trained, evaluated on the test split and noted, or skipped."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from fastssd.checkpoints import WEIGHTS, load_weights
+from fastssd.console import Console
+from fastssd.evaluation.metrics import accuracies
+from fastssd.evaluation.results import RESULT
+from fastssd.files import write_atomically
+from fastssd.stages import ranks
+from fastssd.stages.build import Prepared, check_job, prepare
+from fastssd.stages.context import Context
+from fastssd.stages.jobs import Job, jobs_of
+from fastssd.stages.stage import Stage
+from fastssd.trainer import HeadAccuracies, Supervision, Trainer
+
+
+def run_stages(
+    context: Context,
+    *,
+    accelerator: Accelerator,
+    console: Console,
+    requested_signal: Callable[[], int],
+    on_stage: Callable[[str], None],
+) -> None:
+    """Train and evaluate every stage that the config asks for and that is not finished.
+
+    Args:
+        context: Config, data and processes.
+        accelerator: Device and precision.
+        console: Told what happens.
+        requested_signal: Returns the number of a signal that asks to stop, or 0.
+        on_stage: Told the folder of each stage that begins.
+
+    Raises:
+        ConfigError: Before anything is trained, if any stage can't run.
+    """
+    jobs = jobs_of(context.config)
+    for job in jobs:
+        check_job(job, context)
+    for job in jobs:
+        if (context.output / job.folder / RESULT).exists():
+            console.message(f"{job.folder}: finished before")
+            continue
+        on_stage(job.folder)
+        _run_stage(job, context, accelerator, console, requested_signal)
+
+
+def _run_stage(
+    job: Job,
+    context: Context,
+    accelerator: Accelerator,
+    console: Console,
+    requested_signal: Callable[[], int],
+) -> None:
+    folder = context.output / job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = prepare(job, context)
+    validation = context.config.data.validation
+
+    def evaluate() -> HeadAccuracies:
+        assert validation is not None
+        counters = context.count(trainer.stage, validation)
+        return {
+            head: accuracies(counter.correct, counter.total, context.train.counts)
+            for head, counter in counters.items()
+        }
+
+    trainer = Trainer(
+        prepared.stage,
+        prepared.feed,
+        prepared.training,
+        accelerator=accelerator,
+        folder=folder,
+        train_counts=context.train.counts,
+        seed=context.config.seed,
+        supervision=Supervision(
+            console=console,
+            log=context.config.log,
+            evaluate=None if validation is None else evaluate,
+            evaluate_every=context.config.evaluation.every,
+            requested_signal=requested_signal,
+        ),
+        synchronise=ranks.average_batchnorm,
+    )
+    trainer.run()
+    started = time.perf_counter()
+    rows = _test_rows(job, trainer.stage, folder, context)
+    prepared.seconds |= {
+        "train": trainer.progress.seconds,
+        "evaluate": time.perf_counter() - started,
+    }
+    if context.is_main:
+        result = _result(job, prepared, trainer, rows, context)
+        write_atomically(folder / RESULT, json.dumps(result) + "\n")
+    context.barrier()
+    accelerator.free_memory()
+
+
+def _test_rows(job: Job, stage: Stage, folder: Path, context: Context) -> list[dict[str, Any]]:
+    """Return the report's rows: of the last weights, and of the best where there are any."""
+    rows = []
+    for checkpoint, file in WEIGHTS.items():
+        if not (folder / file).exists():
+            continue
+        load_weights(folder / file, stage)
+        for head, counter in context.count(stage, context.config.data.test).items():
+            rows.append(
+                {
+                    "name": job.rows[head],
+                    "stage": job.stage,
+                    "head": head,
+                    "checkpoint": checkpoint,
+                    "split": context.config.data.test,
+                    "correct": counter.correct.tolist(),
+                    "total": counter.total.tolist(),
+                }
+            )
+    return rows
+
+
+def _result(
+    job: Job,
+    prepared: Prepared,
+    trainer: Trainer,
+    rows: list[dict[str, Any]],
+    context: Context,
+) -> dict[str, Any]:
+    progress = trainer.progress
+    return {
+        "folder": job.folder,
+        "rows": rows,
+        "seconds": prepared.seconds,
+        "images": progress.images,
+        "images_per_second": progress.images / progress.seconds,
+        "data_wait_percent": 100 * progress.wait_seconds / progress.seconds,
+        "epochs": prepared.training.epochs,
+        "train_counts": context.train.counts.tolist(),
+    }

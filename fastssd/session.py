@@ -1,0 +1,153 @@
+"""One process's part of a run: Accelerate, data and console set up, stages run, report written."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+
+from fastssd import environment
+from fastssd.config import Config
+from fastssd.console import Console
+from fastssd.data.dataset import open_dataset
+from fastssd.data.decode.decoders import build_decoder
+from fastssd.errors import ConfigError
+from fastssd.evaluation.report import write_report
+from fastssd.files import write_atomically
+from fastssd.pipeline import run_stages
+from fastssd.stages.context import Context
+from fastssd.stages.feeds import Workers
+
+
+def is_main_process() -> bool:
+    """Return whether this process writes what all share; known before anything is set up."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Session:
+    """Everything a process needs to run a config.
+
+    Args:
+        config: The recipe.
+
+    Raises:
+        ConfigError: If config, dataset, machine and processes do not go together.
+        DataError: If the dataset is missing or damaged.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if config.deterministic:
+            environment.make_deterministic()
+        # Before anything else of Accelerate: a state made earlier would hide the other processes.
+        self._accelerator = Accelerator(
+            mixed_precision=config.precision,
+            kwargs_handlers=[
+                # Broadcasting a key queue at every step would cost more than the gradients.
+                DistributedDataParallelKwargs(broadcast_buffers=False)
+            ],
+        )
+        environment.check_processes(self._accelerator)
+        _check_precision(config, self._accelerator.device)
+        threads = environment.set_threads(
+            config, num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        )
+        self._config = config
+        self._output = Path(config.output)
+        self._console = Console(enabled=self._accelerator.is_main_process)
+        self._context = Context(
+            config=config,
+            dataset=open_dataset(config.data.path),
+            decoder=build_decoder(config.data.decoder),
+            workers=Workers(
+                rank=self._accelerator.process_index,
+                num_processes=self._accelerator.num_processes,
+                threads=threads,
+                prefetch=config.data.prefetch,
+                device=self._accelerator.device,
+            ),
+            output=self._output,
+            is_main=self._accelerator.is_main_process,
+            autocast=self._accelerator.autocast,
+            reduce=self._sum,
+            barrier=self._accelerator.wait_for_everyone,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._console.close()
+        # After an error the other processes may be in a collective that never ends: leave at once.
+        if error is None:
+            self._accelerator.end_training()
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+    def run(self, *, requested_signal: Callable[[], int], on_stage: Callable[[str], None]) -> None:
+        """Run the stages that are not finished, and write the report.
+
+        Args:
+            requested_signal: Returns the number of a signal that asks to stop, or 0.
+            on_stage: Told the folder of each stage that begins.
+        """
+        if self._context.is_main:
+            content = environment.describe(self._accelerator)
+            write_atomically(
+                self._output / "environment.json", json.dumps(content, indent=2) + "\n"
+            )
+        self._introduce()
+        run_stages(
+            self._context,
+            accelerator=self._accelerator,
+            console=self._console,
+            requested_signal=requested_signal,
+            on_stage=on_stage,
+        )
+        if self._context.is_main:
+            report = write_report(self._output, class_names=self._context.dataset.classes)
+            self._console.table(report["rows"])
+            self._console.message(f"report: {self._output / 'report.md'}")
+        self._context.barrier()
+
+    def _introduce(self) -> None:
+        """Say what is trained on what, and how batches and rates are cut."""
+        config, context = self._config, self._context
+        num_processes = context.workers.num_processes
+        counts = context.train.counts
+        self._console.message(
+            f"{context.dataset.name}: {len(context.train)} training images of "
+            f"{context.num_classes} classes, {counts.max()} to {counts.min()} a class"
+        )
+        self._console.message(
+            f"{num_processes} process(es) on {context.workers.device.type}, precision "
+            f"{config.precision}, decoder {context.decoder.name}, {context.workers.threads} decode "
+            f"and {torch.get_num_threads()} compute threads each"
+        )
+        for name in ("features", "balance", "distill"):
+            section = getattr(config, name)
+            share = section.batch_size // (num_processes * section.accumulate)
+            self._console.message(
+                f"{name}: batch {section.batch_size} = {num_processes} x {section.accumulate} x "
+                f"{share}, learning rate {section.lr} for the whole batch ({section.schedule}), "
+                f"{section.epochs} epochs"
+            )
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return cast(Tensor, self._accelerator.reduce(values, reduction="sum"))
+
+
+def _check_precision(config: Config, device: torch.device) -> None:
+    # Accelerate would train in float32 there and still say fp16.
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("precision=fp16 needs a GPU: on the CPU choose bf16 or no")

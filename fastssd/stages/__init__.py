@@ -1,0 +1,1 @@
+"""SSD's stages: which weights learn, from which batches, under which losses."""

@@ -1,0 +1,42 @@
+"""What a stage gets and gives at every step."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fastssd.augment.augmentation import AugmentedViews
+from fastssd.data.draws import Draws
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One process's share of a micro-batch of B draws, on the device.
+
+    Attributes:
+        draws: Which they are.
+        labels: (B,) int64.
+        views: The images; None where a stage learns from a table alone.
+        frozen_logits: (B, C) float32 of the frozen network, from its table; None without one.
+        checksums: (B,) int64 of the pixels before augmentation; None unless traced.
+    """
+
+    draws: Draws
+    labels: Tensor
+    views: AugmentedViews | None = None
+    frozen_logits: Tensor | None = None
+    checksums: Tensor | None = None
+
+    @property
+    def query(self) -> Tensor:
+        """(B, 3, S, S) the images that the stage classifies."""
+        if self.views is None:
+            raise ValueError("this batch has no images: its stage learns from a table")
+        return self.views.query
+
+
+class StageOutput(NamedTuple):
+    """Named loss terms, scalars whose sum is minimised, and (B,) bool hits by task."""
+
+    losses: dict[str, Tensor]
+    hits: dict[str, Tensor]

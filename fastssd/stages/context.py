@@ -1,0 +1,161 @@
+"""What the stages of a run share: config, data, processes, and how to make feeds from them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from fastssd.augment.augmentation import Augmentation
+from fastssd.augment.recipes import build_recipe
+from fastssd.config import Config, TrainingConfig
+from fastssd.data.dataset import Dataset, Split
+from fastssd.data.decode.decoder import Decoder
+from fastssd.data.images import image_fetch
+from fastssd.data.loader import Fetch
+from fastssd.data.plans import ClassIndex, Plan
+from fastssd.evaluation.metrics import ClassCounter
+from fastssd.keyed import key_of
+from fastssd.models.backbones import Backbone, build_backbone
+from fastssd.models.heads import build_head
+from fastssd.models.seeding import seeded
+from fastssd.stages.evaluate import count_correct
+from fastssd.stages.feeds import Feed, Workers, table_fetch, together
+from fastssd.stages.stage import Stage
+from fastssd.stages.table import Table
+
+Stream = Literal["features", "distill", "balance", "recalibrate", "test"]
+"""Uses of training images that must not share crops: `features` is what stage I trains on,
+`distill` what the teacher says and stage III sees, `balance` what stage IV (and the LWS baseline)
+sees: no table may be made on the very crops that its network was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """A run's config and surroundings.
+
+    Attributes:
+        config: The recipe.
+        dataset: Opened.
+        decoder: Of all images.
+        workers: This process's share of the work.
+        output: The run directory.
+        is_main: Whether this process writes what all share.
+        autocast: Enters the run's precision.
+        reduce: Sums a tensor over processes.
+        barrier: Waits for all processes.
+    """
+
+    config: Config
+    dataset: Dataset
+    decoder: Decoder
+    workers: Workers
+    output: Path
+    is_main: bool
+    autocast: Callable[[], AbstractContextManager[object]]
+    reduce: Callable[[Tensor], Tensor]
+    barrier: Callable[[], None]
+
+    @cached_property
+    def train(self) -> Split:
+        """The split that is trained on."""
+        return self.dataset.split(self.config.data.train)
+
+    @cached_property
+    def index(self) -> ClassIndex:
+        """Its labels."""
+        return ClassIndex(self.train.labels, self.num_classes)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.dataset.classes)
+
+    def backbone(self, part: str) -> Backbone:
+        """Return a backbone whose random weights belong to a part of the run."""
+        return build_backbone(self.config.model.backbone, seed=key_of(self.config.seed, part))
+
+    def head(self, width: int, part: str) -> nn.Module:
+        """Return a classifier whose random weights belong to a part of the run."""
+        with seeded(self.config.seed, part):
+            return build_head(self.config.model.head, width, self.num_classes)
+
+    def augmentation(
+        self, stream: Stream, *, key: bool = False, rotate: bool = False
+    ) -> Augmentation:
+        """Return the training augmentation of one use of the images; of `test` the test view."""
+        config = self.config.augment
+        query = config.test if stream == "test" else config.query
+        return Augmentation(
+            build_recipe(query, config.size),
+            key=build_recipe(config.key, config.size) if key else None,
+            rotate=rotate,
+            mean=config.mean,
+            std=config.std,
+            seed=self.config.seed,
+            stream=stream,
+        )
+
+    def images(self, split: Split, augmentation: Augmentation) -> Fetch:
+        """Return what fetches a split's images for an augmentation."""
+        return image_fetch(split, self.decoder, augmentation, checksums=self.config.log.trace)
+
+    def plan(
+        self, training: TrainingConfig, *, stream: Stream, part: str, num_views: int | None = None
+    ) -> Plan:
+        """Return a stage's draws.
+
+        Args:
+            training: Sampler and epochs.
+            stream: Of the views.
+            part: Of the run: parts that share a stream draw in different orders.
+            num_views: Views of the stream's table to keep to.
+        """
+        return Plan(
+            index=self.index,
+            sampler=training.plan,
+            seed=self.config.seed,
+            stream=f"{stream}/{part}",
+            num_epochs=training.epochs,
+            num_views=num_views,
+        )
+
+    def feed(
+        self,
+        training: TrainingConfig,
+        plan: Plan,
+        augmentation: Augmentation | None,
+        table: Table | None = None,
+    ) -> Feed:
+        """Return a stage's batches: images, a table's logits, or both."""
+        fetches = []
+        if table is not None:
+            fetches.append(table_fetch(table, self.index))
+        if augmentation is not None:
+            fetches.append(self.images(self.train, augmentation))
+        return Feed(
+            plan=plan,
+            fetch=fetches[0] if len(fetches) == 1 else together(*fetches),
+            augmentation=augmentation,
+            training=training,
+            workers=self.workers,
+        )
+
+    def count(self, stage: Stage, split_name: str) -> dict[str, ClassCounter]:
+        """Return correct and seen images per class of a split, by head."""
+        split = self.dataset.split(split_name)
+        augmentation = self.augmentation("test")
+        return count_correct(
+            stage,
+            num_images=len(split),
+            num_classes=self.num_classes,
+            fetch=image_fetch(split, self.decoder, augmentation),
+            augmentation=augmentation,
+            workers=self.workers,
+            batch_size=self.config.evaluation.batch_size,
+            autocast=self.autocast,
+            reduce=self.reduce,
+        )

@@ -1,0 +1,66 @@
+"""Stage III: a fresh network under hard labels on one head and soft labels on the other."""
+
+import torch
+from torch import Tensor, nn
+
+from fastssd.config import DistillConfig
+from fastssd.losses.classification import classification_loss
+from fastssd.losses.distillation import distillation_loss
+from fastssd.models.backbone import Backbone
+from fastssd.stages.batch import Batch, StageOutput
+from fastssd.stages.networks import BalancedNetwork
+from fastssd.stages.stage import Stage
+
+
+class DistillStage(Stage):
+    """Self-distillation from the balanced teacher of stage II.
+
+    Args:
+        backbone: Trained.
+        hard: Trained head, under the labels.
+        soft: Trained head, under the teacher.
+        teacher: Frozen; with a table only its scales are used.
+        config: Weights and temperature.
+    """
+
+    heads = ("hard", "soft")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        hard: nn.Module,
+        soft: nn.Module,
+        *,
+        teacher: BalancedNetwork,
+        config: DistillConfig,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.hard = hard
+        self.soft = soft
+        self.teacher = teacher.requires_grad_(False)
+        self.config = config
+
+    def forward(self, batch: Batch) -> StageOutput:
+        feature = self.backbone(batch.query)
+        hard_logits, soft_logits = self.hard(feature), self.soft(feature)
+        with torch.no_grad():
+            teacher_logits = self.teacher(batch.query, batch.frozen_logits)
+        hard_loss = classification_loss(hard_logits, batch.labels)
+        soft_loss = distillation_loss(
+            soft_logits, teacher_logits, temperature=self.config.temperature
+        )
+        return StageOutput(
+            losses={
+                "classification": self.config.hard_weight * hard_loss,
+                "distillation": self.config.soft_weight * soft_loss,
+            },
+            hits={
+                "classification": hard_logits.argmax(dim=1) == batch.labels,
+                "distillation": soft_logits.argmax(dim=1) == batch.labels,
+            },
+        )
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        feature = self.backbone(images)
+        return {"hard": self.hard(feature), "soft": self.soft(feature)}

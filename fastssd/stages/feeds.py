@@ -1,0 +1,132 @@
+"""From a plan to a stage's batches on the device: this rank's share, prefetched, augmented."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastssd.augment.augmentation import Augmentation
+from fastssd.config import TrainingConfig
+from fastssd.data.draws import Draws
+from fastssd.data.images import CHECKSUMS, LABELS, PARAMETER, PIXELS
+from fastssd.data.loader import Fetch, HostBatch, prefetched, to_device
+from fastssd.data.plans import ClassIndex, Plan
+from fastssd.data.sharding import micro_batches, steps_per_epoch
+from fastssd.stages.batch import Batch
+from fastssd.stages.table import Table
+
+FROZEN_LOGITS = "frozen_logits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How a process prepares its batches.
+
+    Attributes:
+        rank: This process.
+        num_processes: Ranks.
+        threads: Batches in the making at a time.
+        prefetch: Finished batches waiting.
+        device: Where batches are wanted.
+    """
+
+    rank: int
+    num_processes: int
+    threads: int
+    prefetch: int
+    device: torch.device
+
+    def batches(self, draws: Iterator[Draws], fetch: Fetch) -> Iterator[tuple[Draws, HostBatch]]:
+        """Yield each batch of draws with what was fetched for it, on the device."""
+        ahead = prefetched(
+            draws,
+            fetch,
+            threads=self.threads,
+            prefetch=self.prefetch,
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch_draws, batch in ahead:
+            yield batch_draws, to_device(batch, self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """A stage's batches, epoch by epoch.
+
+    Attributes:
+        plan: The draws.
+        fetch: Makes a batch in the host's memory.
+        augmentation: Finishes its pixels on the device; None where there are none.
+        training: Batch size and micro-batches.
+        workers: Rank and threads.
+    """
+
+    plan: Plan
+    fetch: Fetch
+    augmentation: Augmentation | None
+    training: TrainingConfig
+    workers: Workers
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return steps_per_epoch(len(self.plan.index), self.training.batch_size)
+
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """Yield this rank's micro-batches of an epoch, `accumulate` of them a step.
+
+        Args:
+            epoch: 0-based.
+            first_step: Steps of the epoch that were done before.
+        """
+        shares = micro_batches(
+            self.plan.epoch(epoch),
+            batch_size=self.training.batch_size,
+            accumulate=self.training.accumulate,
+            rank=self.workers.rank,
+            num_processes=self.workers.num_processes,
+            first_step=first_step,
+        )
+        for draws, batch in self.workers.batches(shares, self.fetch):
+            yield finished(draws, batch, self.augmentation)
+
+
+def finished(draws: Draws, batch: HostBatch, augmentation: Augmentation | None) -> Batch:
+    """Return a fetched batch, already on the device, as stages take it."""
+    views = None
+    if augmentation is not None:
+        views = augmentation.apply(batch[PIXELS], parameters_of(batch))
+    return Batch(
+        draws=draws,
+        labels=batch[LABELS],
+        views=views,
+        frozen_logits=batch.get(FROZEN_LOGITS),
+        checksums=batch.get(CHECKSUMS),
+    )
+
+
+def parameters_of(batch: HostBatch) -> dict[str, Tensor]:
+    """Return the augmentation's parameters of a fetched batch."""
+    return {
+        name.removeprefix(PARAMETER): values
+        for name, values in batch.items()
+        if name.startswith(PARAMETER)
+    }
+
+
+def table_fetch(table: Table, index: ClassIndex) -> Fetch:
+    """Return a function from draws to the frozen network's logits and the labels."""
+
+    def fetch(draws: Draws) -> HostBatch:
+        return {
+            FROZEN_LOGITS: torch.from_numpy(table.read(draws)),
+            LABELS: torch.from_numpy(index.labels[draws.samples]),
+        }
+
+    return fetch
+
+
+def together(first: Callable[[Draws], HostBatch], second: Callable[[Draws], HostBatch]) -> Fetch:
+    """Return a function that fetches what both fetch."""
+    return lambda draws: first(draws) | second(draws)

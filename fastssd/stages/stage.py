@@ -1,0 +1,29 @@
+"""What every stage is to the trainer."""
+
+from torch import Tensor, nn
+
+from fastssd.stages.batch import Batch, StageOutput
+
+
+class Stage(nn.Module):
+    """One stage: which weights learn, under which loss, and what it predicts.
+
+    `forward` is the only method that runs inside DistributedDataParallel; everything else is
+    called on the unwrapped stage.
+
+    Attributes:
+        heads: Names of the heads that it predicts with.
+    """
+
+    heads: tuple[str, ...]
+
+    def forward(self, batch: Batch) -> StageOutput:
+        """Return the loss terms of a micro-batch and which of its images were got right."""
+        raise NotImplementedError
+
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        """Return (B, C) logits by head name, for evaluation."""
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Update state that no gradient reaches; called once per optimizer step."""

@@ -1,0 +1,357 @@
+"""The one training loop: it knows no stage and no format, only batches in and losses out."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from accelerate import Accelerator
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from fastssd.checkpoints import WEIGHTS, load_checkpoint, save_checkpoint, save_weights
+from fastssd.config import LogConfig, TrainingConfig
+from fastssd.console import Console
+from fastssd.data.draws import Draws
+from fastssd.errors import FastssdError
+from fastssd.learning_rate import learning_rate
+from fastssd.meter import Meter
+from fastssd.models.seeding import seed_step
+from fastssd.tracing import Trace
+
+CHECKPOINT = "checkpoint.safetensors"
+METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
+
+HeadAccuracies = dict[str, dict[str, float | None]]
+
+
+class Stopped(BaseException):
+    """Training was asked to stop, and can go on from its checkpoint.
+
+    Attributes:
+        signal_number: Of the signal that asked.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.signal_number = signal_number
+
+
+class StepBatch(Protocol):
+    """What the loop itself needs of a batch."""
+
+    @property
+    def draws(self) -> Draws:
+        """The draws of this process."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(B,) int64."""
+
+    @property
+    def checksums(self) -> Tensor | None:
+        """(B,) int64 of the pixels, where traced."""
+
+
+class EpochFeed(Protocol):
+    """Where batches come from."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+
+    def epoch(self, epoch: int, *, first_step: int) -> Iterator[StepBatch]:
+        """Yield micro-batches from a step on."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a stage's training is; saved with every checkpoint.
+
+    Attributes:
+        epoch: Finished epochs.
+        step: Finished steps over all epochs.
+        images: Images that training consumed, over all processes.
+        seconds: Of training, without evaluation, checkpoints and earlier processes' set-up.
+        wait_seconds: Of them, waiting for batches.
+        best: Best validation accuracy in percent, None before the first.
+        metrics_bytes: Length of metrics.jsonl; what stands after it is of steps to be done again.
+        trace_bytes: The same of trace.jsonl.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+    best: float | None = None
+    metrics_bytes: int = 0
+    trace_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """What goes on around a stage's training.
+
+    Attributes:
+        console: Told what happens.
+        log: How often.
+        evaluate: Returns accuracies by head on the validation split; None without one.
+        evaluate_every: Epochs between evaluations.
+        requested_signal: Returns the number of a signal that asks to stop, or 0.
+    """
+
+    console: Console
+    log: LogConfig
+    evaluate: Callable[[], HeadAccuracies] | None
+    evaluate_every: int
+    requested_signal: Callable[[], int]
+
+
+class Trainer:
+    """Trains one stage in its folder, going on from the checkpoint there.
+
+    Args:
+        stage: Its `forward(batch)` gives loss terms and hits, `after_step()` follows a step.
+        feed: Its batches.
+        training: Epochs, rate, optimizer.
+        accelerator: Device, precision and processes.
+        folder: The stage's folder, which exists.
+        train_counts: (C,) training images of each class.
+        seed: Of dropout.
+        supervision: Console, evaluation and signals.
+        synchronise: Brings the processes' copies of the stage together after an epoch.
+
+    Attributes:
+        progress: Where training is.
+        stage: The stage, on its device, not wrapped.
+    """
+
+    def __init__(
+        self,
+        stage: nn.Module,
+        feed: EpochFeed,
+        training: TrainingConfig,
+        *,
+        accelerator: Accelerator,
+        folder: Path,
+        train_counts: ArrayLike,
+        seed: int,
+        supervision: Supervision,
+        synchronise: Callable[[nn.Module], None],
+    ) -> None:
+        self.feed = feed
+        self.training = training
+        self.accelerator = accelerator
+        self.folder = folder
+        self.seed = seed
+        self.supervision = supervision
+        self.synchronise = synchronise
+        stage = stage.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in stage.parameters() if parameter.requires_grad],
+            lr=training.lr,
+            momentum=training.momentum,
+            nesterov=training.nesterov,
+            weight_decay=training.weight_decay,
+            fused=accelerator.device.type == "cuda",
+        )
+        self._wrapped, self._optimizer = accelerator.prepare(stage, optimizer)
+        self.stage: Any = accelerator.unwrap_model(self._wrapped)
+        self.progress = Progress()
+        self._meter = Meter(train_counts, device=accelerator.device, reduce=self._sum)
+        self._trace = None
+        if supervision.log.trace:
+            self._trace = Trace(
+                folder / TRACE,
+                gather=accelerator.gather,
+                device=accelerator.device,
+                enabled=accelerator.is_main_process,
+            )
+
+    def run(self) -> None:
+        """Train to the last epoch and leave the final weights in the folder."""
+        self._resume()
+        steps_per_epoch = self.feed.steps_per_epoch
+        self.supervision.console.stage_started(
+            self.folder.name,
+            epochs=self.training.epochs,
+            steps_per_epoch=steps_per_epoch,
+            first_step=self.progress.step,
+        )
+        started = time.perf_counter()
+        while self.progress.epoch < self.training.epochs:
+            self._train_epoch()
+            self.progress.epoch += 1
+            self.synchronise(self.stage)
+            self._evaluate()
+            self._checkpoint()
+        if self.accelerator.is_main_process:
+            save_weights(self.folder / WEIGHTS["last"], self.stage)
+        self.accelerator.wait_for_everyone()
+        self.supervision.console.stage_finished(time.perf_counter() - started)
+
+    def _train_epoch(self) -> None:
+        steps_per_epoch = self.feed.steps_per_epoch
+        first_step = self.progress.step - self.progress.epoch * steps_per_epoch
+        self._wrapped.train()
+        self._meter.restart_clock()
+        batches = self._meter.timed(self.feed.epoch(self.progress.epoch, first_step=first_step))
+        for _ in range(first_step, steps_per_epoch):
+            self._train_step(batches)
+            self.progress.step += 1
+            ends_epoch = self.progress.step % steps_per_epoch == 0
+            at_log_line = self.progress.step % self.supervision.log.every == 0
+            if ends_epoch or at_log_line:
+                self._log()
+            if not ends_epoch:
+                self._stop_if_asked(agreed=at_log_line)
+
+    def _train_step(self, batches: Iterator[StepBatch]) -> None:
+        step, accumulate = self.progress.step, self.training.accumulate
+        rate = learning_rate(self.training, step, steps_per_epoch=self.feed.steps_per_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        seed_step(self.seed, self.folder.name, step, self.accelerator.process_index)
+        for micro_batch in range(accumulate):
+            batch = next(batches)
+            is_last = micro_batch == accumulate - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self._wrapped):
+                losses, hits = self._wrapped(batch)
+                self.accelerator.backward(torch.stack([*losses.values()]).sum() / accumulate)
+            self._meter.add(losses, hits, batch.labels)
+            if self._trace is not None:
+                self._trace.add(batch.draws, batch.checksums, losses)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.stage.after_step()
+        self._meter.num_images += self.training.batch_size
+        if self._trace is not None:
+            self._trace.step(self.progress.epoch, step)
+
+    def _log(self) -> None:
+        """Write a line of metrics; the one place in an epoch that waits for the device."""
+        losses, accuracy = self._meter.flush()
+        images, seconds, wait = self._count_window()
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            raise FastssdError(
+                f"{self.folder.name}: a loss is no longer finite before step {self.progress.step} "
+                f"({losses}): lower the learning rate, or choose precision bf16 or no"
+            )
+        line = {
+            "lr": self._optimizer.param_groups[0]["lr"],
+            "losses": losses,
+            "accuracy": accuracy,
+            "images_per_second": images / seconds,
+            "data_wait_percent": 100 * wait / seconds,
+        }
+        self._write_metrics({"kind": "train", **self._position(), **line})
+        self.supervision.console.progress(
+            epoch=self.progress.epoch,
+            step=self.progress.step,
+            losses=losses,
+            accuracy={task: groups["overall"] for task, groups in accuracy.items()},
+            lr=line["lr"],
+            images_per_second=images / seconds,
+            data_wait_percent=100 * wait / seconds,
+        )
+
+    def _count_window(self) -> tuple[int, float, float]:
+        """Add the window's images and seconds to the progress, and return them."""
+        images, wait = self._meter.num_images, self._meter.wait_seconds
+        seconds = self._meter.restart_clock()
+        self.progress.images += images
+        self.progress.seconds += seconds
+        self.progress.wait_seconds += wait
+        return images, seconds, wait
+
+    def _evaluate(self) -> None:
+        """Measure on the validation split where it is due, and keep the best weights."""
+        due = self.progress.epoch % self.supervision.evaluate_every == 0
+        at_end = self.progress.epoch == self.training.epochs
+        if self.supervision.evaluate is None or not (due or at_end):
+            return
+        heads = self.supervision.evaluate()
+        position = {"epoch": self.progress.epoch - 1, "step": self.progress.step}
+        self._write_metrics(
+            {"kind": "evaluation", **position, "split": "validation", "heads": heads}
+        )
+        self.supervision.console.evaluated("validation", heads)
+        score = sum(cast(float, groups["overall"]) for groups in heads.values()) / len(heads)
+        if self.progress.best is None or score > self.progress.best:
+            self.progress.best = score
+            if self.accelerator.is_main_process:
+                save_weights(self.folder / WEIGHTS["best"], self.stage)
+
+    def _position(self) -> dict[str, int]:
+        return {"epoch": self.progress.epoch, "step": self.progress.step}
+
+    def _write_metrics(self, line: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            self.progress.metrics_bytes = _size(self.folder / METRICS)
+            self.progress.trace_bytes = _size(self.folder / TRACE)
+            scaler = self.accelerator.scaler
+            save_checkpoint(
+                self.folder / CHECKPOINT,
+                module=self.stage,
+                optimizer=self._optimizer.optimizer,
+                tensors=self._meter.state(),
+                progress={
+                    **asdict(self.progress),
+                    "scaler": None if scaler is None else scaler.state_dict(),
+                },
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            tensors, saved = load_checkpoint(
+                path, module=self.stage, optimizer=self._optimizer.optimizer
+            )
+            scaler = saved.pop("scaler")
+            if scaler is not None and self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(scaler)
+            self.progress = Progress(**saved)
+            if self.accelerator.is_main_process:
+                self._meter.load_state(tensors)
+        if self.accelerator.is_main_process:
+            _cut(self.folder / METRICS, self.progress.metrics_bytes)
+            _cut(self.folder / TRACE, self.progress.trace_bytes)
+
+    def _stop_if_asked(self, *, agreed: bool) -> None:
+        """Leave after a checkpoint if a signal asked for it; processes agree at log lines."""
+        number = self.supervision.requested_signal()
+        if self.accelerator.num_processes > 1:
+            if not agreed:
+                return
+            flags = torch.tensor([float(number)], device=self.accelerator.device)
+            number = int(self.accelerator.gather(flags).max())
+        if number:
+            self._count_window()
+            self._checkpoint()
+            raise Stopped(number)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return cast(Tensor, self.accelerator.reduce(values, reduction="sum"))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _cut(path: Path, size: int) -> None:
+    """Drop what stands after a size; it was written after the checkpoint."""
+    if _size(path) > size:
+        os.truncate(path, size)

@@ -1,0 +1,257 @@
+"""The command line of the conversion: python tools/convert_dataset.py SOURCE OUT [options]."""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+if __spec__ is None:
+    # Run as a script, Python puts tools/ first on the path. Put the project there instead.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from rich.bar import Bar
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from fastssd.data.longtail import EXPONENTIAL, KINDS
+from fastssd.data.sources.sources import SOURCES, open_source
+from fastssd.data.storage.formats import STORAGES
+from fastssd.errors import DataError, FastssdError
+from fastssd.evaluation.shots import LIMITS, shot_groups
+
+_INTERRUPTED, _TERMINATED = 130, 143
+_MAX_BARS = 24
+_BAR_WIDTH = 40
+_WIDTH_WHERE_THERE_IS_NO_TERMINAL = 100
+
+_EXAMPLES = """examples:
+  python tools/convert_dataset.py digits data/digits --imbalance 16 --val-per-class 10
+  python tools/convert_dataset.py ~/cifar10 data/cifar10-lt100 --imbalance 100
+  python tools/convert_dataset.py ~/ImageNet-LT data/imagenet-lt --format ffcv --on-error skip
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="convert_dataset.py",
+        description="Convert images to a fastssd dataset directory, whole or not at all.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a source by name, or a folder: see below")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the dataset directory to make")
+    storing = parser.add_argument_group("storing")
+    storing.add_argument("--format", choices=list(STORAGES), default="memory", help="see below")
+    storing.add_argument("--name", help="the dataset's name (default: the source's)")
+    storing.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    storing.add_argument(
+        "--on-error",
+        choices=["fail", "skip"],
+        default="fail",
+        help="stop at the first damaged image, or leave such images out and list them "
+        "(default: fail)",
+    )
+    storing.add_argument(
+        "--threads", type=_count, metavar="N", help="reading and decoding (default: one per core)"
+    )
+    choosing = parser.add_argument_group("choosing images")
+    choosing.add_argument(
+        "--imbalance",
+        type=float,
+        metavar="R",
+        help="make a long tail: the largest class has R times the images of the smallest "
+        "(default: keep all images)",
+    )
+    choosing.add_argument(
+        "--imbalance-type",
+        choices=KINDS,
+        default=EXPONENTIAL,
+        help="exponential decay over the classes, or one step half-way (default: exp)",
+    )
+    choosing.add_argument(
+        "--max-per-class",
+        type=_count,
+        metavar="N",
+        help="images of the largest class (default with --imbalance: images / classes)",
+    )
+    for name in ("val", "test"):
+        choosing.add_argument(
+            f"--{name}-per-class",
+            type=_count,
+            default=0,
+            metavar="N",
+            help=f"hold N training images of each class out, as the {name} split",
+        )
+    choosing.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = build_parser().parse_args(arguments)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    output = Console(highlight=False)
+    if not output.is_terminal:
+        output.width = _WIDTH_WHERE_THERE_IS_NO_TERMINAL
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run(options, output)
+    except FastssdError as error:
+        errors.print(f"[bold red]error:[/] {escape(str(error))}")
+        return error.exit_code
+    except OSError as error:
+        errors.print(f"[bold red]error:[/] {escape(str(options.out))}: {escape(str(error))}")
+        return DataError.exit_code
+    except (KeyboardInterrupt, SystemExit) as stop:
+        errors.print(f"stopped; nothing was written to {escape(str(options.out))}")
+        return _INTERRUPTED if isinstance(stop, KeyboardInterrupt) else _TERMINATED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+def _run(options: argparse.Namespace, output: Console) -> None:
+    source = open_source(options.source)
+    for note in source.notes:
+        output.print(f"[yellow]note:[/] {escape(note)}")
+    # Imports PyTorch, which takes seconds: not before the arguments are known to be good.
+    from fastssd.data.convert import convert
+
+    started = time.perf_counter()
+    choice = dict(vars(options))
+    del choice["source"]
+    with _progress(output) as progress:
+        meta = convert(source, choice.pop("out"), progress=progress, **choice)
+    _print_summary(meta, options.out, output, time.perf_counter() - started)
+
+
+class _Rate(TextColumn):
+    """Images a second."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.speed:,.0f} images/s")
+
+    def render(self, task: Any) -> Any:  # noqa: ANN401 - rich's own types are private
+        return super().render(task) if task.speed else ""
+
+
+class _Bars:
+    """A progress bar for each split, or a line at its end where there is no terminal."""
+
+    def __init__(self, bars: Progress, output: Console) -> None:
+        self._bars = bars
+        self._output = output
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, split: str, done: int, total: int) -> None:
+        if self._output.is_terminal:
+            if split not in self._tasks:
+                self._tasks[split] = self._bars.add_task(split, total=total)
+            self._bars.update(self._tasks[split], completed=done)
+        elif done == total:
+            self._output.print(f"{split}: {total:,} images read")
+
+
+@contextmanager
+def _progress(output: Console) -> Iterator[_Bars]:
+    bars = Progress(
+        TextColumn("{task.description:<6}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=output,
+        disable=not output.is_terminal,
+    )
+    with bars:
+        yield _Bars(bars, output)
+
+
+def _print_summary(meta: dict[str, Any], out: Path, output: Console, seconds: float) -> None:
+    splits = meta["splits"]
+    images = sum(split["images"] for split in splits.values())
+    num_bytes = sum(file.stat().st_size for file in out.iterdir())
+    output.print()
+    output.print(_histogram(meta["classes"], splits["train"]["per_class"]))
+    counts = splits["train"]["per_class"]
+    groups = shot_groups(counts)
+    shots = ", ".join(
+        f"{groups[group].sum()} {group} ({LIMITS[group]})" for group in ("many", "medium", "few")
+    )
+    output.print(f"classes: {len(counts)}: {shots} training images")
+    output.print(f"largest / smallest class: {max(counts)} / {min(counts)}")
+    for name, split in splits.items():
+        output.print(f"{name}: {split['images']:,} images")
+    if meta["rejected"]:
+        output.print(
+            f"[yellow]left out: {len(meta['rejected'])} damaged images, listed in "
+            f"{escape(str(out / 'rejects.jsonl'))}[/]"
+        )
+    output.print(
+        f"wrote {escape(str(out))} ({meta['format']}, {num_bytes / 1e6:,.1f} MB) "
+        f"in {seconds:.1f} s, {images / seconds:,.0f} images/s"
+    )
+
+
+def _histogram(classes: Sequence[str], counts: Sequence[int]) -> Table:
+    """Return a bar for each class, or for each of equal ranges of classes by frequency."""
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    if len(counts) <= _MAX_BARS:
+        table.add_column("class")
+        rows = [(classes[c], float(counts[c])) for c in order]
+    else:
+        table.add_column("classes by frequency")
+        edges = [round(i * len(order) / _MAX_BARS) for i in range(_MAX_BARS + 1)]
+        rows = [
+            (f"{a + 1:,} to {b:,}", sum(counts[c] for c in order[a:b]) / (b - a))
+            for a, b in pairwise(edges)
+        ]
+    table.add_column("training images", justify="right")
+    table.add_column("")
+    largest = max(count for _, count in rows)
+    for name, count in rows:
+        bar = Bar(largest, 0, count, width=_BAR_WIDTH)
+        table.add_row(escape(name), f"{count:,.0f}", bar)
+    return table
+
+
+def _epilog() -> str:
+    sources = [f"  {name:<10} {entry.description}" for name, entry in SOURCES.items()]
+    sources.append("  FOLDER     FOLDER/train/CLASS/*, also val and test; or FOLDER/CLASS/*")
+    formats = [f"  {name:<10} {entry.description}" for name, entry in STORAGES.items()]
+    return "\n".join(["sources:", *sources, "", "formats:", *formats, "", _EXAMPLES])
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(_TERMINATED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
