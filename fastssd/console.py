@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _RATE_WINDOW = 20
 """Progress events over which the time left is estimated: long enough to hold an evaluation."""
 
+PLAIN_INTERVAL = 5.0
+"""Seconds between two lines of progress where there is no terminal; a stage's first and last line
+are always shown."""
+
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 
@@ -47,6 +51,8 @@ class Console:
         if enabled:
             self._display = _Live(stream) if _is_terminal(stream) else _Plain(stream)
         self._clock = clock
+        self._seconds_between_lines = 0.0 if isinstance(self._display, _Live) else PLAIN_INTERVAL
+        self._last_shown = -math.inf
         self._stage = _Stage(title="", epochs=0, num_steps=0)
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RATE_WINDOW)
 
@@ -82,6 +88,7 @@ class Console:
         """
         self._stage = _Stage(title=title, epochs=epochs, num_steps=epochs * steps_per_epoch)
         self._recent.clear()
+        self._last_shown = -math.inf
         self._recent.append((self._clock(), first_step))
         text = f"{title}: {epochs} epochs of {steps_per_epoch:,} steps"
         if first_step:
@@ -127,6 +134,11 @@ class Console:
             ],
         ]
         done = step / max(stage.num_steps, 1)
+        # A job log of thousands of lines helps nobody; metrics.jsonl has every one of them.
+        now = self._clock()
+        if done < 1 and now - self._last_shown < self._seconds_between_lines:
+            return
+        self._last_shown = now
         self._show(lambda display: display.progress(stage.title, done, facts))
 
     def evaluated(self, split: str, heads: Mapping[str, Mapping[str, float | None]]) -> None:

@@ -87,4 +87,4 @@ def uniforms(
     counters[:, :, 2] = (views >> _SHIFT)[:, None]
     counters[:, :, 3] = (field << 16) + np.arange(num_blocks, dtype=np.uint32)
     bits = philox4x32(counters.reshape(-1, 4), key_of(seed, stream))
-    return bits.reshape(len(samples), -1)[:, :count].astype(np.float64) * 2.0**-32
+    return bits.reshape(len(samples), 4 * num_blocks)[:, :count].astype(np.float64) * 2.0**-32

@@ -306,3 +306,16 @@ def test_a_stage_does_not_inherit_the_pace_of_the_one_before():
     progress(console, 10)
 
     assert "step 10/100  1 min 30 s left" in stream.getvalue().splitlines()[-1]
+
+
+def test_a_job_log_gets_a_line_of_progress_every_few_seconds_and_the_last_one():
+    stream, clock = io.StringIO(), Clock()
+    console = Console(enabled=True, stream=stream, clock=clock)
+    console.stage_started("1-features", epochs=3, steps_per_epoch=100)
+
+    for step in (1, 2, 3, 300):
+        clock.now += 2.0
+        progress(console, step)
+
+    shown = [line for line in stream.getvalue().splitlines() if "step" in line][1:]
+    assert [line.split("step ")[1].split("/")[0] for line in shown] == ["1", "300"]

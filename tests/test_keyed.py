@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastssd import keyed
@@ -128,6 +128,7 @@ def test_the_largest_bits_stay_below_one(monkeypatch):
     assert keyed.uniforms(0, "s", [0], [0], field=0, count=1)[0, 0] < 1
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     draws=st.lists(

@@ -58,4 +58,5 @@ def blur(planes: Tensor, sigmas: Tensor, taps: Tensor) -> Tensor:
     across = rows.view(batch, side * 3, side) @ matrices.transpose(1, 2)
     both = matrices @ across.view(batch, side, 3 * side)
     result = both.view(batch, side, 3, side).permute(2, 0, 1, 3)
+    # A product with the identity is exact, but under TF32 it rounds.
     return torch.where(blurred[:, None, None], result, planes)

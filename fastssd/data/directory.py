@@ -50,9 +50,11 @@ def new_directory(out: Path, *, overwrite: bool, marker: str) -> Iterator[Path]:
     """
     check_target(out, overwrite=overwrite, marker=marker)
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    out.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
-    partial.mkdir()
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
     try:
         yield partial
         for file in partial.iterdir():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
@@ -80,6 +80,7 @@ def test_resized_boxes_are_distributed_as_torchvision_draws_them(size):
         assert distance < 2.2 * math.sqrt(2 / num_draws)
 
 
+@settings(deadline=None)
 @given(sizes=st.lists(image_sizes, min_size=1, max_size=20), seed=st.integers(0, 2**32))
 def test_resized_boxes_lie_within_their_images_and_are_not_empty(sizes, seed):
     crop = ResizedCrop(scale=(0.08, 1.0))
@@ -113,6 +114,7 @@ def test_padded_boxes_reach_every_place_equally_often():
     np.testing.assert_array_equal(boxes[:, 2:], 32)
 
 
+@settings(deadline=None)
 @given(size=image_sizes, side=st.integers(1, 300))
 def test_the_whole_image_is_the_whole_image(size, side):
     box = WholeImage().boxes(NO_UNIFORMS, np.array([size]), side)
@@ -120,6 +122,7 @@ def test_the_whole_image_is_the_whole_image(size, side):
     assert box.tolist() == [[0, 0, size[1], size[0]]]
 
 
+@settings(deadline=None)
 @given(sizes=st.lists(image_sizes, min_size=1, max_size=20), side=st.integers(1, 300))
 def test_center_boxes_lie_within_their_images_and_are_not_empty(sizes, side):
     crop = CenterCrop(round(side * 256 / 224))

@@ -26,7 +26,7 @@ def test_each_image_turns_as_torch_and_numpy_turn_it(side):
         np.testing.assert_array_equal(result.permute(1, 2, 0).numpy(), by_numpy)
 
 
-def test_turned_images_keep_their_memory_format_and_the_originals():
+def test_turned_images_are_channels_last_and_the_originals_untouched():
     batch = images(len(TURNS), 3, 8, 8).contiguous(memory_format=torch.channels_last)
     before = batch.clone()
 

@@ -1,7 +1,7 @@
-import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +9,10 @@ from fastssd.data.directory import new_directory
 from fastssd.errors import ConfigError
 
 MARKER = "meta.json"
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def make(out, text="new", *, overwrite=False):
@@ -23,18 +27,19 @@ def test_the_directory_appears_when_the_block_ends(tmp_path):
         assert not out.exists()
 
     assert (out / MARKER).read_text() == "new"
-    assert os.listdir(out.parent) == ["out"]
+    assert names_in(out.parent) == ["out"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_nothing_remains_when_the_block_raises(tmp_path, error):
-    with (
-        pytest.raises(error),
-        new_directory(tmp_path / "out", overwrite=False, marker=MARKER) as folder,
-    ):
-        (folder / MARKER).write_text("new")
-        raise error
-    assert os.listdir(tmp_path) == []
+    def fail():
+        with new_directory(tmp_path / "out", overwrite=False, marker=MARKER) as folder:
+            (folder / MARKER).write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert names_in(tmp_path) == []
 
 
 def test_an_existing_directory_is_refused_and_kept(tmp_path):
@@ -50,8 +55,8 @@ def test_overwriting_replaces_the_whole_directory(tmp_path):
 
     make(tmp_path / "out", overwrite=True)
 
-    assert os.listdir(tmp_path / "out") == [MARKER]
-    assert os.listdir(tmp_path) == ["out"]
+    assert names_in(tmp_path / "out") == [MARKER]
+    assert names_in(tmp_path) == ["out"]
 
 
 def test_a_failure_while_overwriting_keeps_the_old_directory(tmp_path):
@@ -88,7 +93,7 @@ def test_a_directory_that_appears_meanwhile_is_not_replaced(tmp_path):
         new_directory(out, overwrite=False, marker=MARKER),
     ):
         out.mkdir()
-    assert os.listdir(tmp_path) == ["out"]
+    assert names_in(tmp_path) == ["out"]
 
 
 def test_a_killed_process_leaves_no_directory(tmp_path):
@@ -104,4 +109,10 @@ def test_a_killed_process_leaves_no_directory(tmp_path):
 
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
-    assert [name.startswith("out.partial-") for name in os.listdir(tmp_path)] == [True]
+    assert [name.startswith("out.partial-") for name in names_in(tmp_path)] == [True]
+
+
+def test_a_place_where_nothing_can_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made: Not a directory"):
+        make(tmp_path / "file" / "out")

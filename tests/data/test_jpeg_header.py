@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,13 +34,11 @@ def test_fill_bytes_before_a_marker_are_skipped(picture, encoded):
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n", b"\xff\xd8\xff"])
 def test_what_has_no_header_is_refused(content):
-    with pytest.raises(ValueError, match="JPEG|header"):
+    with pytest.raises(ValueError, match=r"JPEG|header"):
         read_frame(content)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_frame_or_a_reason(content):
-    try:
-        read_frame(b"\xff\xd8\xff" + content)
-    except ValueError as error:
-        assert str(error)
+    with contextlib.suppress(ValueError):
+        assert read_frame(b"\xff\xd8\xff" + content).height >= 0

@@ -48,8 +48,8 @@ def crop_resized(pixels: UInt8, box: NDArray[np.int64], out: UInt8) -> None:
     if cut.shape == out.shape:
         out[...] = cut
         return
-    # The resize kernel for uint8 is fast on channels-last memory, and a crop's rows are not
-    # contiguous; the copy is smaller than what the kernel would spend without it.
+    # A crop's rows do not lie together; the kernel for uint8 wants channels-last memory that does
+    # (and, in torch 2.14, fails an internal assertion on one-pixel-wide images in other layouts).
     image = torch.from_numpy(np.ascontiguousarray(cut)).permute(2, 0, 1)[None]
     resized = interpolate(image, size=out.shape[:2], mode="bilinear", antialias=True)
     out[...] = resized[0].permute(1, 2, 0).numpy()

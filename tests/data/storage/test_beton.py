@@ -1,9 +1,11 @@
+import io
 import struct
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from fastssd.data.storage.beton import BetonStorage, BetonWriter
 from fastssd.data.storage.image import StoredImage
@@ -192,8 +194,9 @@ def test_ffcvs_loader_opens_our_file_and_sees_the_same_images(tmp_path, picture,
     from ffcv.loader import Loader, OrderOption
 
     pictures = [picture(24, 32, seed=i) for i in range(6)]
+    contents = [encoded(pixels) for pixels in pictures[::2]]
     images = [
-        (StoredImage("raw", pixels), 24, 32) if i % 2 else jpeg(encoded(pixels, quality=95), 24, 32)
+        (StoredImage("raw", pixels), 24, 32) if i % 2 else jpeg(contents[i // 2], 24, 32)
         for i, pixels in enumerate(pictures)
     ]
     write(tmp_path / "a.beton", images)
@@ -218,8 +221,11 @@ def test_ffcvs_loader_opens_our_file_and_sees_the_same_images(tmp_path, picture,
         50,
     ]
     assert np.array_equal(seen[1::2], np.stack(pictures[1::2]))
-    # JPEG at quality 95, decoded by FFCV's fast transform
-    assert np.abs(seen[::2].astype(int) - np.stack(pictures[::2])).mean() < 4
+    expected = [np.array(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents]
+    difference = np.abs(seen[::2].astype(int) - np.stack(expected))
+    # FFCV decodes with libjpeg-turbo's fast, less exact transform.
+    assert difference.mean() < 2
+    assert difference.max() <= 12
 
 
 @pytest.mark.filterwarnings("ignore")  # ffcv's own
