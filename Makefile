@@ -3,9 +3,11 @@
 setup:
 	@bash tools/setup.sh
 
-quickstart: setup
-	@.venv/bin/python tools/convert_dataset.py digits data/digits --imbalance 16 --max-per-class 128 --reuse
+quickstart: setup data/digits/meta.json
 	@.venv/bin/python -m fastssd.train configs/quickstart.yaml
+
+data/digits/meta.json: | setup
+	@.venv/bin/python tools/convert_dataset.py digits data/digits --imbalance 16 --max-per-class 128
 
 test: setup
 	@.venv/bin/python -m pytest

@@ -83,19 +83,22 @@ def load_checkpoint(
         DataError: If the file is missing or damaged, or is of another module.
     """
     tensors, header = _read(path)
-    _load_state(path, module, _below(_MODEL, tensors))
     try:
         saved = json.loads(header["optimizer"])
         progress = json.loads(header["progress"])
-    except (KeyError, ValueError) as error:
+        state = {int(index): dict(values) for index, values in saved["numbers"].items()}
+        groups = saved["groups"]
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a checkpoint ({error!r}); {_REMEDY}") from error
-    state: dict[int, dict[str, Any]] = {
-        int(index): dict(values) for index, values in saved["numbers"].items()
-    }
+    _load_state(path, module, _below(_MODEL, tensors))
     for name, value in _below(_OPTIMIZER, tensors).items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except ValueError as error:
+        raise DataError(f"{path} is of another optimizer: {error}; {_REMEDY}") from error
+    _lay_out_as_parameters(optimizer)
     return _below(_EXTRA, tensors), progress
 
 
@@ -105,6 +108,17 @@ _REMEDY = "delete it to train the stage from its beginning"
 def _plain(value: Tensor) -> Tensor:
     """Return the tensor as safetensors stores it; a shared or strided one would be refused."""
     return value.detach().cpu().contiguous().clone()
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer's tensors the strides of their parameters, such as channels-last.
+
+    Fused optimizers take it for granted, and otherwise mix up the elements without a word.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -125,10 +139,13 @@ def _load_state(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> No
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    save_file(tensors, partial, metadata=header)
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata=header)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -9,6 +9,9 @@ from typing import Literal
 
 from fastssd.errors import ConfigError
 
+MAX_EPOCHS = 2**32 - 1
+"""What a view number has room for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -28,6 +31,10 @@ class DataConfig:
     """The split evaluated during training, from which `best` checkpoints are chosen."""
     test: str = "test"
     """The split that the report's rows are measured on, once, after training."""
+
+    def __post_init__(self) -> None:
+        _named("data", self, "path")
+        _at_least("data", self, threads=0, prefetch=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,8 @@ class TrainingConfig:
 
     def _check(self, section: str) -> None:
         _at_least(section, self, epochs=1, batch_size=1, accumulate=1, warmup_epochs=0)
+        _at_least(section, self, momentum=0, weight_decay=0, decay=0)
+        _at_most(section, self, epochs=MAX_EPOCHS, momentum=1)
         if not self.lr > 0:
             raise ConfigError(f"{section}.lr={self.lr} must be positive")
         if self.milestones and self.schedule != "multistep":
@@ -108,6 +117,10 @@ class TrainingConfig:
             )
         if self.schedule == "multistep" and not self.milestones:
             raise ConfigError(f"{section}.schedule=multistep needs {section}.milestones")
+        if self.milestones and min(self.milestones) < 1:
+            raise ConfigError(
+                f"{section}.milestones={list(self.milestones)}: the first epoch is number 1"
+            )
         if self.nesterov and self.momentum == 0:
             raise ConfigError(f"{section}.nesterov needs {section}.momentum above 0")
 
@@ -140,7 +153,8 @@ class FeaturesConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         self._check("features")
-        _at_least("features", self, queue=1, embedding=1)
+        _at_least("features", self, queue=1, embedding=1, task_weight=0, encoder_momentum=0)
+        _at_most("features", self, encoder_momentum=1)
         if not self.temperature > 0:
             raise ConfigError(f"features.temperature={self.temperature} must be positive")
         if self.task == "instance" and self.queue < self.batch_size:
@@ -183,6 +197,7 @@ class DistillConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         self._check("distill")
+        _at_least("distill", self, hard_weight=0, soft_weight=0)
         if not self.temperature > 0:
             raise ConfigError(f"distill.temperature={self.temperature} must be positive")
 
@@ -256,6 +271,7 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
+        _named("", self, "output")
         _at_least("", self, compute_threads=0)
         order = ["I", "II", "III", "IV"]
         if self.stages != order[: len(self.stages)]:
@@ -282,6 +298,20 @@ def _at_least(section: str, values: object, **minima: int) -> None:
     for name, minimum in minima.items():
         value = getattr(values, name)
         if value < minimum:
-            raise ConfigError(
-                f"{section + '.' if section else ''}{name}={value} must be at least {minimum}"
-            )
+            raise ConfigError(f"{_key(section, name)}={value} must be at least {minimum}")
+
+
+def _at_most(section: str, values: object, **maxima: int) -> None:
+    for name, maximum in maxima.items():
+        value = getattr(values, name)
+        if value > maximum:
+            raise ConfigError(f"{_key(section, name)}={value} must be at most {maximum}")
+
+
+def _named(section: str, values: object, name: str) -> None:
+    if not getattr(values, name):
+        raise ConfigError(f"{_key(section, name)} is empty: name a directory")
+
+
+def _key(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name

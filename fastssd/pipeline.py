@@ -14,7 +14,8 @@ from fastssd.evaluation.metrics import accuracies
 from fastssd.evaluation.results import RESULT
 from fastssd.files import write_atomically
 from fastssd.stages import ranks
-from fastssd.stages.build import Prepared, check_job, prepare
+from fastssd.stages.build import Prepared, prepare
+from fastssd.stages.check import check_run
 from fastssd.stages.context import Context
 from fastssd.stages.jobs import Job, jobs_of
 from fastssd.stages.stage import Stage
@@ -42,13 +43,13 @@ def run_stages(
         ConfigError: Before anything is trained, if any stage can't run.
     """
     jobs = jobs_of(context.config)
-    for job in jobs:
-        check_job(job, context)
+    check_run(jobs, context)
     for job in jobs:
         if (context.output / job.folder / RESULT).exists():
             console.message(f"{job.folder}: finished before")
             continue
         on_stage(job.folder)
+        context.barrier()  # Noted before any process can fail in it and say so.
         _run_stage(job, context, accelerator, console, requested_signal)
 
 

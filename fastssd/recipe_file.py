@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fastssd.config import Config
@@ -24,24 +24,40 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         ConfigError: Naming every key that is unknown, missing or of the wrong type, with the
-            nearest valid name.
+            nearest valid name; or, where there is none of these, every section that contradicts
+            itself.
     """
-    leaves = [*_leaves_of_file(Path(path)), *map(_parse_override, overrides)]
-    tree: DictConfig = OmegaConf.structured(Config)
+    leaves = list(_leaves_of_file(Path(path)))
     errors = []
+    for text in overrides:
+        try:
+            leaves.append(_parse_override(text))
+        except ConfigError as error:
+            errors.append(str(error))
+    whole = _writable(Config)
+    sections = {name: _writable(kind) for name, kind in _sections()}
     for origin, key, value in leaves:
         try:
-            tree = _assigned(tree, key, value)
+            _assign(key, value, whole, sections)
         except (OmegaConfBaseException, ConfigError) as error:
             errors.append(f"{origin}: {_reason(error, key)}")
-    missing = sorted(OmegaConf.missing_keys(tree))
+    given = {key for _, key, _ in leaves}
+    missing = [key for key in _required_keys(Config, "") if key not in given]
     errors += [f"{path}: {key} is missing; it has no default" for key in missing]
     if errors:
         raise ConfigError("\n".join(errors))
+    values = {str(name): _plain(whole[name]) for name in whole if name not in sections}
+    for name, section in sections.items():
+        try:
+            values[name] = OmegaConf.to_object(section)
+        except ConfigError as error:
+            errors.append(f"{path}: {error}")
+    if errors:
+        raise ConfigError("\n".join(errors))
     try:
-        return cast(Config, OmegaConf.to_object(tree))
-    except OmegaConfBaseException as error:  # a section's own check, wrapped
-        raise ConfigError(f"{path}: {_reason(error, '')}") from error
+        return Config(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def to_yaml(config: Config) -> str:
@@ -61,15 +77,32 @@ def differences(old: Config, new: Config) -> Iterator[tuple[str, str]]:
 
 def _leaves_of_file(path: Path) -> Iterator[tuple[str, str, Any]]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        repeated = [*_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), "")]
+        tree = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"{path}: can't read the config: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if repeated:
+        raise ConfigError(f"{path}: {', '.join(repeated)} stands there twice")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values")
     for key, value in _flatten(tree, ""):
         yield str(path), key, value
+
+
+def _repeated_keys(node: yaml.Node | None, prefix: str) -> Iterator[str]:
+    """Yield the keys that stand twice in one mapping, of which YAML would keep the last."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen = set()
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        if name in seen:
+            yield name
+        seen.add(name)
+        yield from _repeated_keys(value, f"{name}.")
 
 
 def _flatten(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -84,30 +117,92 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"argument '{text}': an override is key=value, such as distill.epochs=10")
-    key = key.strip()
-    if _type_of(key) is str:
-        return f"argument '{text}'", key, value
+    key, origin = key.strip(), f"argument '{text}'"
+    kind = _type_of(key)
+    if kind is str:
+        return origin, key, value
+    if kind == str | None:
+        return origin, key, None if value in _NOTHING else value
     try:
-        return f"argument '{text}'", key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"argument '{text}': {value!r} is not a YAML value") from error
+        return origin, key, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{origin}: {value!r} is not a YAML value") from error
 
 
-def _assigned(tree: DictConfig, key: str, value: Any) -> DictConfig:  # noqa: ANN401 - whatever YAML holds
+_NOTHING = ("", "~", "null")
+
+
+def _sections() -> Iterator[tuple[str, type]]:
+    """Yield the name and the class of each section."""
+    for name, kind in typing.get_type_hints(Config).items():
+        if dataclasses.is_dataclass(kind):
+            yield name, cast(type, kind)
+
+
+def _writable(kind: type) -> DictConfig:
+    """Return a class's fields, typed; of a frozen dataclass OmegaConf makes them read-only."""
+    fields: DictConfig = OmegaConf.structured(kind)
+    OmegaConf.set_readonly(fields, False)
+    return fields
+
+
+def _assign(key: str, value: Any, whole: DictConfig, sections: dict[str, DictConfig]) -> None:  # noqa: ANN401
+    """Set a dotted key, in its section or in the whole; nothing for a section left empty.
+
+    Raises:
+        ConfigError: If there is no such key, or it can't have such a value.
+        OmegaConfBaseException: The same, where OmegaConf finds out.
+    """
     kind = _type_of(key)
     if kind is None:
         nearest = difflib.get_close_matches(key, list(_schema_keys(Config, "")), n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"{key} is no key of a config{hint}")
-    if isinstance(value, str) and "${" in value:
-        raise ConfigError(f"{key}: a recipe says its values itself; '${{...}}' is not resolved")
+    if dataclasses.is_dataclass(kind):
+        if value is None or value == {}:
+            return  # a section whose lines are all commented out
+        example = next(iter(typing.get_type_hints(kind)))
+        raise ConfigError(f"{key} is a section, not a value: set its keys, such as {key}.{example}")
+    section, _, name = key.rpartition(".")
+    target = sections[section] if section else whole
+    OmegaConf.update(target, name, _as_meant(key, kind, value), merge=False)
+    for number in _items(target[name]):
+        if isinstance(number, int | float) and not abs(number) < _TOO_LARGE:
+            raise ConfigError(f"{key}={number} is no finite number of 64 bits")
+
+
+_TOO_LARGE = 2**63
+
+
+def _as_meant(key: str, kind: Any, value: Any) -> Any:  # noqa: ANN401 - a type; whatever YAML holds
+    """Return a YAML value with what YAML 1.1 misreads set right.
+
+    Raises:
+        ConfigError: If OmegaConf would take the value for another than what was written.
+    """
+    for item in _items(value):
+        if not isinstance(item, str | bool | int | float | None):
+            raise ConfigError(f"{key}: {item!r} is neither text nor a number")
+        if isinstance(item, str) and ("${" in item or item == "???"):
+            raise ConfigError(f"{key}: a recipe says its values itself; '{item}' is not resolved")
+    if kind in (str, str | None) and isinstance(value, bool | int | float):
+        raise ConfigError(f"{key}: YAML reads {value!r} there, not text: put it in quotes")
     if value is False and "no" in typing.get_args(kind):
-        value = "no"  # YAML 1.1 reads a bare `no` as a boolean
+        return "no"  # a bare `no` is a boolean
+    if kind is float and isinstance(value, bool):
+        raise ConfigError(f"{key}: {value} is not a number")
     if kind is float and isinstance(value, str):
-        value = _float_of(key, value)  # YAML 1.1 reads `1e-3`, without a dot, as text
-    for name in reversed(key.split(".")):
-        value = {name: value}
-    return cast(DictConfig, OmegaConf.merge(tree, OmegaConf.create(value)))
+        return _float_of(key, value)  # `1e-3`, without a dot, is text
+    return value
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a value of the schema
+    return list(value) if isinstance(value, ListConfig) else value
+
+
+def _items(value: Any) -> list[Any]:  # noqa: ANN401 - whatever YAML holds
+    """Return a list's items, or a value as the only one."""
+    return list(value) if isinstance(value, list | ListConfig) else [value]
 
 
 def _float_of(key: str, text: str) -> float:
@@ -126,16 +221,24 @@ def _schema_keys(section: type, prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
+def _required_keys(section: type, prefix: str) -> Iterator[str]:
+    kinds = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        if field.default is field.default_factory is dataclasses.MISSING:
+            if dataclasses.is_dataclass(kinds[field.name]):
+                yield from _required_keys(kinds[field.name], f"{prefix}{field.name}.")
+            else:
+                yield f"{prefix}{field.name}"
+
+
 def _type_of(key: str) -> Any:  # noqa: ANN401 - a type or a typing construct
-    """Return the declared type of a dotted key: None where there is no such leaf."""
+    """Return the declared type of a dotted key, None where there is no such key."""
     kind: Any = Config
     for name in key.split("."):
         kind = typing.get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
-    return None if dataclasses.is_dataclass(kind) else kind
+    return kind
 
 
 def _reason(error: Exception, key: str) -> str:
-    if isinstance(error.__cause__, ConfigError):
-        return str(error.__cause__)
     first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
     return first_line if key in first_line else f"{key}: {first_line}"

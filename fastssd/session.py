@@ -23,6 +23,7 @@ from fastssd.files import write_atomically
 from fastssd.pipeline import run_stages
 from fastssd.stages.context import Context
 from fastssd.stages.feeds import Workers
+from fastssd.trainer import Stopped
 
 
 def is_main_process() -> bool:
@@ -35,13 +36,14 @@ class Session:
 
     Args:
         config: The recipe.
+        requested_signal: Returns the number of a signal that asks to stop, or 0.
 
     Raises:
         ConfigError: If config, dataset, machine and processes do not go together.
         DataError: If the dataset is missing or damaged.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, requested_signal: Callable[[], int]) -> None:
         if config.deterministic:
             environment.make_deterministic()
         # Before anything else of Accelerate: a state made earlier would hide the other processes.
@@ -58,6 +60,7 @@ class Session:
             config, num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         )
         self._config = config
+        self._requested_signal = requested_signal
         self._output = Path(config.output)
         self._console = Console(enabled=self._accelerator.is_main_process)
         self._context = Context(
@@ -76,6 +79,7 @@ class Session:
             autocast=self._accelerator.autocast,
             reduce=self._sum,
             barrier=self._accelerator.wait_for_everyone,
+            stop_if_asked=self._stop_if_asked,
         )
 
     def __enter__(self) -> Self:
@@ -94,11 +98,10 @@ class Session:
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
 
-    def run(self, *, requested_signal: Callable[[], int], on_stage: Callable[[str], None]) -> None:
+    def run(self, *, on_stage: Callable[[str], None]) -> None:
         """Run the stages that are not finished, and write the report.
 
         Args:
-            requested_signal: Returns the number of a signal that asks to stop, or 0.
             on_stage: Told the folder of each stage that begins.
         """
         if self._context.is_main:
@@ -111,7 +114,7 @@ class Session:
             self._context,
             accelerator=self._accelerator,
             console=self._console,
-            requested_signal=requested_signal,
+            requested_signal=self._requested_signal,
             on_stage=on_stage,
         )
         if self._context.is_main:
@@ -142,6 +145,10 @@ class Session:
                 f"{share}, learning rate {section.lr} for the whole batch ({section.schedule}), "
                 f"{section.epochs} epochs"
             )
+
+    def _stop_if_asked(self) -> None:
+        if number := self._requested_signal():
+            raise Stopped(number)
 
     def _sum(self, values: Tensor) -> Tensor:
         return cast(Tensor, self._accelerator.reduce(values, reduction="sum"))

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import signal
+import time
 from collections.abc import Sequence
 from types import FrameType
 
@@ -24,18 +25,28 @@ _MAY_CHANGE = ("data.threads", "data.prefetch", "compute_threads", "log.every", 
 """Keys that a resumed run may have otherwise: they change no result."""
 
 
+_SAME_SIGNAL_SECONDS = 3.0
+
+
 class Signals:
-    """Remembers the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Remembers the first SIGINT or SIGTERM; a later one ends the process at once.
+
+    Ctrl-C reaches a process twice within moments, from the terminal and from its launcher: that
+    counts as one.
+    """
 
     def __init__(self) -> None:
         self.number = 0
+        self._first = 0.0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        now = time.monotonic()
+        if not self.number:
+            self.number, self._first = number, now
+        elif now - self._first > _SAME_SIGNAL_SECONDS:
             os._exit(128 + number)
-        self.number = number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,58 +80,79 @@ def _run(config: Config) -> int:
 
     signals = Signals()
     output = Path(config.output)
-    status = Status(output / "status.json", enabled=is_main_process())
     try:
         _claim(output, config, write=is_main_process())
-        with Session(config) as session:
-            session.run(requested_signal=lambda: signals.number, on_stage=status.running)
+    except ConfigError as error:
+        return _say(error)  # And leave the status of the run that is there as it is.
+    status = Status(output / "status.json", is_main=is_main_process())
+    try:
+        status.running(None)
+        with Session(config, requested_signal=lambda: signals.number) as session:
+            session.run(on_stage=status.running)
     except Stopped as stopped:
-        status.write("stopped", error=str(stopped))
+        exit_code = 128 + stopped.signal_number
+        status.ended("stopped", exit_code=exit_code, error=str(stopped))
         print(f"{stopped}; the same command goes on from here", file=sys.stderr)  # noqa: T201
-        return 128 + stopped.signal_number
+        return exit_code
     except FastssdError as error:
-        status.write("failed", error=str(error))
+        status.ended("failed", exit_code=error.exit_code, error=str(error))
         return _say(error)
     except BaseException as error:
-        status.write("failed", error=f"{type(error).__name__}: {error}")
+        status.ended("failed", exit_code=1, error=f"{type(error).__name__}: {error}")
         raise
-    status.write("done")
+    status.ended("done", exit_code=0)
     return 0
 
 
 class Status:
     """Writes status.json: what a run is doing, and what ended it.
 
+    Launchers flatten exit codes to 1; this file keeps the one of the process that failed first.
+
     Args:
-        path: The file; nothing is written while its directory does not exist.
-        enabled: Whether this process writes.
+        path: The file.
+        is_main: Whether this process speaks for all; any process tells of its own failure.
     """
 
-    def __init__(self, path: Path, *, enabled: bool) -> None:
+    def __init__(self, path: Path, *, is_main: bool) -> None:
         self._path = path
-        self._enabled = enabled
+        self._is_main = is_main
         self._stage: str | None = None
 
-    def running(self, stage: str) -> None:
-        """Note the stage that begins."""
+    def running(self, stage: str | None) -> None:
+        """Note the stage that begins; None before the first."""
         self._stage = stage
-        self.write("running")
+        if self._is_main:
+            self._write("running")
 
-    def write(self, state: str, *, error: str | None = None) -> None:
-        """Note a state: `running`, `done`, `stopped` or `failed`."""
-        if self._enabled and self._path.parent.is_dir():
-            content = {"state": state, "stage": self._stage, "error": error}
-            write_atomically(self._path, json.dumps(content, indent=2) + "\n")
+    def ended(self, state: str, *, exit_code: int, error: str | None = None) -> None:
+        """Note a last state: `done`, `stopped` or `failed`."""
+        # What the others fail of, once a process has failed, is only that it is gone.
+        told_by_another = state == "failed" and self._state() == "failed"
+        if (self._is_main or state == "failed") and not told_by_another:
+            self._write(state, exit_code=exit_code, error=error)
+
+    def _state(self) -> str | None:
+        try:
+            state: str | None = json.loads(self._path.read_text(encoding="utf-8"))["state"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return state
+
+    def _write(self, state: str, *, exit_code: int | None = None, error: str | None = None) -> None:
+        content = {"state": state, "stage": self._stage, "error": error, "exit_code": exit_code}
+        write_atomically(self._path, json.dumps(content, indent=2) + "\n")
 
 
 def _claim(output: Path, config: Config, *, write: bool) -> None:
     """Make the run directory, or check that the run in it is this one.
 
     Raises:
-        ConfigError: If it holds a run with other settings, naming them.
+        ConfigError: If it holds a run with other settings, naming them, or can't be made. A run
+            that failed before its first stage doesn't count: its settings were to be mended.
     """
     path = output / "config.yaml"
-    if path.exists():
+    if path.exists() and any(entry.is_dir() for entry in output.iterdir()):
         differing = [
             line for key, line in differences(load_config(path), config) if key not in _MAY_CHANGE
         ]
@@ -130,8 +162,11 @@ def _claim(output: Path, config: Config, *, write: bool) -> None:
                 "choose another output, or delete the old run"
             )
     elif write:
-        output.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_yaml(config))
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, to_yaml(config))
+        except OSError as error:
+            raise ConfigError(f"output={output} can't be written: {error.strerror}") from error
 
 
 def _say(error: FastssdError) -> int:

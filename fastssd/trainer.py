@@ -126,7 +126,7 @@ class Trainer:
         train_counts: (C,) training images of each class.
         seed: Of dropout.
         supervision: Console, evaluation and signals.
-        synchronise: Brings the processes' copies of the stage together after an epoch.
+        synchronise: Brings the processes' copies of the stage together, at log lines.
 
     Attributes:
         progress: Where training is.
@@ -163,6 +163,9 @@ class Trainer:
             fused=accelerator.device.type == "cuda",
         )
         self._wrapped, self._optimizer = accelerator.prepare(stage, optimizer)
+        if accelerator.scaler is not None:
+            # The stages share it: one that a run resumes at must find it as any other does.
+            accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())
         self.stage: Any = accelerator.unwrap_model(self._wrapped)
         self.progress = Progress()
         self._meter = Meter(train_counts, device=accelerator.device, reduce=self._sum)
@@ -189,9 +192,10 @@ class Trainer:
         while self.progress.epoch < self.training.epochs:
             self._train_epoch()
             self.progress.epoch += 1
-            self.synchronise(self.stage)
             self._evaluate()
             self._checkpoint()
+            if signal_number := self._agreed_signal():
+                raise Stopped(signal_number)
         if self.accelerator.is_main_process:
             save_weights(self.folder / WEIGHTS["last"], self.stage)
         self.accelerator.wait_for_everyone()
@@ -209,9 +213,11 @@ class Trainer:
             ends_epoch = self.progress.step % steps_per_epoch == 0
             at_log_line = self.progress.step % self.supervision.log.every == 0
             if ends_epoch or at_log_line:
+                # Also at log lines: there a run may stop, and only one process's copy is saved.
+                self.synchronise(self.stage)
                 self._log()
-            if not ends_epoch:
-                self._stop_if_asked(agreed=at_log_line)
+            if not ends_epoch and (at_log_line or self.accelerator.num_processes == 1):
+                self._stop_if_asked()
 
     def _train_step(self, batches: Iterator[StepBatch]) -> None:
         step, accumulate = self.progress.step, self.training.accumulate
@@ -330,18 +336,20 @@ class Trainer:
             _cut(self.folder / METRICS, self.progress.metrics_bytes)
             _cut(self.folder / TRACE, self.progress.trace_bytes)
 
-    def _stop_if_asked(self, *, agreed: bool) -> None:
-        """Leave after a checkpoint if a signal asked for it; processes agree at log lines."""
-        number = self.supervision.requested_signal()
-        if self.accelerator.num_processes > 1:
-            if not agreed:
-                return
-            flags = torch.tensor([float(number)], device=self.accelerator.device)
-            number = int(self.accelerator.gather(flags).max())
-        if number:
+    def _stop_if_asked(self) -> None:
+        """Leave in mid-epoch, after a checkpoint, if a signal asked for it."""
+        if signal_number := self._agreed_signal():
             self._count_window()
             self._checkpoint()
-            raise Stopped(number)
+            raise Stopped(signal_number)
+
+    def _agreed_signal(self) -> int:
+        """Return the signal that any of the processes was sent, or 0; with several it waits."""
+        number = self.supervision.requested_signal()
+        if self.accelerator.num_processes == 1:
+            return number
+        flags = torch.tensor([float(number)], device=self.accelerator.device)
+        return int(self.accelerator.gather(flags).max())
 
     def _sum(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.accelerator.reduce(values, reduction="sum"))

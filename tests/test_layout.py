@@ -33,7 +33,7 @@ MAY_IMPORT = {
     | {"checkpoints", "console", "learning_rate", "meter", "tracing"},
     "stages": BASE | PARTS | {"checkpoints"},
     "pipeline": BASE | PARTS | {"checkpoints", "console", "stages", "trainer"},
-    "session": BASE | PARTS | {"console", "environment", "pipeline", "stages"},
+    "session": BASE | PARTS | {"console", "environment", "pipeline", "stages", "trainer"},
     "train": BASE | {"recipe_file", "session", "trainer"},
     "fastssd": set(),
 }

@@ -60,7 +60,10 @@ def image_fetch(
             pixels = decoder.decode(stored, boxes, augmentation.size)
         except DecodeError as error:
             sample = int(draws.samples[error.position])
-            raise DataError(f"{split.describe(sample)}: {error.reason}") from error
+            raise DataError(
+                f"{split.describe(sample)} (sample {sample} of {split.name}): {error.reason}; "
+                "convert the dataset again, with --on-error skip to leave such images out"
+            ) from error
         batch = {
             PIXELS: torch.from_numpy(pixels),
             LABELS: torch.from_numpy(split.labels[draws.samples]),

@@ -20,9 +20,9 @@ def prefetched(
 ) -> Iterator[tuple[Draws, HostBatch]]:
     """Yield each batch's draws with what `fetch` makes of them, in order.
 
-    At most `threads + prefetch` batches exist at a time. An error in `fetch` is raised here, at
-    the batch it belongs to. When the iteration is closed or abandoned, pending work is cancelled
-    and the threads end.
+    At most `threads + prefetch` batches exist beside the one in use. An error in `fetch` is raised
+    here, at the batch it belongs to. When the iteration is closed or abandoned, pending work is
+    cancelled and the threads end.
 
     Args:
         batches: The draws of each batch; taken as needed, so it may be endless.

@@ -86,7 +86,8 @@ def progressive(index: ClassIndex, seed: int, stream: str, epoch: int, num_epoch
     Source: classifier-balancing:data/ClassPrioritySampler.py, lam=null.
     """
     share = epoch / (num_epochs - 1) if num_epochs > 1 else 0.0
-    weights = share * len(index) / len(index.present) + (1 - share) * index.counts
+    counts = index.counts.astype(np.float64)
+    weights = share * len(index) / len(index.present) + (1 - share) * counts
     classes = _draw_classes(index, weights, seed, stream, epoch)
     ordinals = running_count(classes)
     return _by_cycle(index, classes, ordinals, keyed.key_of(seed, stream, "progressive", epoch))
@@ -201,14 +202,16 @@ def _with_replacement(
     classes = _draw_classes(index, weights, seed, stream, epoch)
     chance = keyed.generator(seed, stream, "image", epoch).random(len(classes))
     within = (chance * index.counts[classes]).astype(np.int64)
-    return index.order[index.starts[classes] + within]
+    samples: Int64 = index.order[index.starts[classes] + within]
+    return samples
 
 
 def _draw_classes(index: ClassIndex, weights: Float64, seed: int, stream: str, epoch: int) -> Int64:
     """Return N classes with replacement, in proportion to weights; empty classes have none."""
     cumulative = np.cumsum(weights[index.present])
     chance = keyed.generator(seed, stream, "class", epoch).random(len(index)) * cumulative[-1]
-    return index.present[np.searchsorted(cumulative[:-1], chance, side="right")]
+    classes: Int64 = index.present[np.searchsorted(cumulative[:-1], chance, side="right")]
+    return classes
 
 
 def _by_cycle(index: ClassIndex, classes: Int64, ordinals: Int64, key: int) -> Int64:
@@ -225,7 +228,8 @@ def _by_cycle(index: ClassIndex, classes: Int64, ordinals: Int64, key: int) -> I
     pair_starts = np.cumsum(sizes) - sizes
     segment = np.repeat(np.arange(len(sizes)), sizes)
     within_segment = np.arange(len(segment)) - pair_starts[segment]
-    samples = index.order[index.starts[pair_classes[segment]] + within_segment]
+    samples: Int64 = index.order[index.starts[pair_classes[segment]] + within_segment]
     chance = keyed.uniforms(key, "cycle", samples, pair_cycles[segment], field=0, count=2)
     shuffled = samples[np.lexsort((chance[:, 1], chance[:, 0], segment))]
-    return shuffled[pair_starts[pair_of_draw] + within]
+    drawn: Int64 = shuffled[pair_starts[pair_of_draw] + within]
+    return drawn

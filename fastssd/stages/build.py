@@ -14,7 +14,6 @@ from fastssd.checkpoints import WEIGHTS, load_weights, save_weights
 from fastssd.config import TrainingConfig
 from fastssd.data.draws import Draws
 from fastssd.data.plans import Plan
-from fastssd.data.sharding import check_batch_size
 from fastssd.models.backbone import Backbone
 from fastssd.models.frozen import recalibrate
 from fastssd.stages import ranks
@@ -60,23 +59,6 @@ def prepare(job: Job, context: Context) -> Prepared:
 def num_shared_views(context: Context) -> int:
     """Return K, the views of each image that the teacher and stage III share."""
     return context.config.frozen.views or context.config.distill.epochs
-
-
-def training_of(job: Job, context: Context) -> tuple[str, TrainingConfig]:
-    """Return the config's section of a job, with its name."""
-    return job.kind, getattr(context.config, job.kind)
-
-
-def check_job(job: Job, context: Context) -> None:
-    """Raise ConfigError if a job can't run on this dataset with these processes."""
-    section, training = training_of(job, context)
-    check_batch_size(
-        section,
-        batch_size=training.batch_size,
-        accumulate=training.accumulate,
-        num_processes=context.workers.num_processes,
-        num_draws=len(context.train),
-    )
 
 
 def trained_stage(folder: str, context: Context) -> Stage:
@@ -218,7 +200,9 @@ def _draws_used(plan: Plan, training: TrainingConfig) -> Draws:
 def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:
     """Refresh BatchNorm's statistics by one class-balanced pass; done once, then read back."""
     path = folder / RECALIBRATED
-    if not path.exists():
+    exists = path.exists()
+    context.barrier()  # Or a slow process would find the file of a fast one, and not take part.
+    if not exists:
         training = context.config.balance
         plan = context.plan(training, stream="recalibrate", part=folder.name)
         feed = context.feed(training, plan, context.augmentation("recalibrate"))

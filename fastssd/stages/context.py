@@ -47,6 +47,8 @@ class Context:
         autocast: Enters the run's precision.
         reduce: Sums a tensor over processes.
         barrier: Waits for all processes.
+        stop_if_asked: Leaves by an exception if a signal asked for it; called where nothing is
+            lost by that.
     """
 
     config: Config
@@ -58,6 +60,7 @@ class Context:
     autocast: Callable[[], AbstractContextManager[object]]
     reduce: Callable[[Tensor], Tensor]
     barrier: Callable[[], None]
+    stop_if_asked: Callable[[], None]
 
     @cached_property
     def train(self) -> Split:

@@ -128,11 +128,12 @@ class InstanceStage(FeatureStage):
     def _encode(self, images: Tensor) -> Tensor:
         """Return the images' keys, encoded by other processes than the queries where asked for."""
         if not self.shuffle_keys or ranks.num_processes() == 1:
-            return self.encoder(images).detach()
+            alone: Tensor = self.encoder(images)
+            return alone
         order = ranks.shared_permutation(len(images) * ranks.num_processes(), self.queue.pointer)
         mine = ranks.own_share(ranks.gathered(images)[order])
         keys: Tensor = ranks.gathered(self.encoder(mine))
-        return ranks.own_share(keys[order.argsort()])
+        return ranks.own_share(keys)
 
 
 def build_feature_stage(

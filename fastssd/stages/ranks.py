@@ -19,11 +19,12 @@ def gathered(values: Tensor) -> Tensor:
     Returns:
         (processes * B, ...), the same on all processes.
     """
-    values = values.detach()
     if num_processes() == 1:
-        return values
+        return values.detach()
+    # Before `empty_like`: parts that keep channels-last strides would be filled in another order.
+    values = values.detach().contiguous()
     parts = [torch.empty_like(values) for _ in range(num_processes())]
-    dist.all_gather(parts, values.contiguous())
+    dist.all_gather(parts, values)
     return torch.cat(parts)
 
 
@@ -53,11 +54,18 @@ def average_batchnorm(module: nn.Module) -> None:
     """Set BatchNorm's running statistics to their mean over the processes."""
     if num_processes() == 1:
         return
-    for layer in module.modules():
-        for statistic in (
-            getattr(layer, "running_mean", None),
-            getattr(layer, "running_var", None),
-        ):
-            if isinstance(statistic, Tensor):
-                dist.all_reduce(statistic)
-                statistic /= num_processes()
+    statistics = [
+        statistic
+        for layer in module.modules()
+        for name in ("running_mean", "running_var")
+        if isinstance(statistic := getattr(layer, name, None), Tensor)
+    ]
+    if not statistics:
+        return
+    mean = torch.cat(statistics)
+    dist.all_reduce(mean)
+    mean /= num_processes()
+    first = 0
+    for statistic in statistics:
+        statistic.copy_(mean[first : first + len(statistic)])
+        first += len(statistic)

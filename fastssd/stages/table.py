@@ -64,7 +64,8 @@ class DistinctDraws:
         positions = np.searchsorted(self._views, draws.views).clip(max=len(self._views) - 1)
         if not np.array_equal(self._views[positions], draws.views):
             raise KeyError("a table of a plan's draws was asked for a view of another plan")
-        return draws.samples * len(self._views) + positions
+        keys: Int64 = draws.samples * len(self._views) + positions
+        return keys
 
 
 class Table:

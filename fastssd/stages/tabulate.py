@@ -82,6 +82,8 @@ def _fill(
         # The one wait of this pass; the next batches are decoded meanwhile.
         logits_file[row : row + len(draws)] = logits.cpu().numpy()
         row += len(draws)
+        # A table is made whole or anew: a process that was told to leave need not finish it.
+        context.stop_if_asked()
     logits_file.flush()
 
 

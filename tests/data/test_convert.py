@@ -149,6 +149,8 @@ def test_damaged_images_are_skipped_and_listed(tmp_path, tree, format):
     names = [train.describe(sample) for sample in range(len(train))]
     assert "train/bee/3.JPEG" not in names
     assert names[7] == "train/bee/0.JPEG"
+    rows = np.load(tmp_path / "out/train.source_rows.npy")
+    assert rows.tolist() == [row for row in range(19) if row not in (0, 11)]
     assert whole(train).shape[0] == 17
     rejects = [
         json.loads(line) for line in (tmp_path / "out/rejects.jsonl").read_text().splitlines()

@@ -99,7 +99,9 @@ def test_options_reach_the_conversion(tool, tree, tmp_path, capsys):
 def test_the_longest_bar_is_that_of_the_largest_class(tool, tree, tmp_path, capsys):
     tool.main([str(tree), str(tmp_path / "out")])
     lines = capsys.readouterr().out.splitlines()
-    bars = {name: line.count("█") for line in lines for name in ("[bee]", "ant") if name in line}
+    bars = {
+        name: line.count("\u2588") for line in lines for name in ("[bee]", "ant") if name in line
+    }
     assert bars == {"ant": 40, "[bee]": 40 * 12 // 30}
 
 
