@@ -133,7 +133,7 @@ class InstanceStage(FeatureStage):
         order = ranks.shared_permutation(len(images) * ranks.num_processes(), self.queue.pointer)
         mine = ranks.own_share(ranks.gathered(images)[order])
         keys: Tensor = ranks.gathered(self.encoder(mine))
-        return ranks.own_share(keys)
+        return ranks.own_share(keys[order.argsort()])
 
 
 def build_feature_stage(

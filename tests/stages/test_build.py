@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -175,6 +177,19 @@ def test_stage_four_and_the_baseline_tabulate_only_their_own_plans_draws(context
     logits = np.load(made.output / "baseline-lws/table/logits.npy", mmap_mode="r")
     assert len(logits) == len(drawn)
     assert set(unpack_view([view for _, view in drawn])[0].tolist()) == {0}
+
+
+def test_no_table_is_made_on_the_crops_that_its_network_was_trained_on(context, plant, job_of):
+    made = context()
+    plant(made, "1-features", "2-balance", "3-distill", "baseline-ce")
+    streams = {}
+    for folder in ("2-balance", "4-balance", "baseline-lws"):
+        prepare(job_of(made, folder), made)
+        manifest = json.loads((made.output / folder / "table/manifest.json").read_text())
+        streams[folder] = manifest["stream"]
+    # Stage I trains on `features`, stage III on `distill`.
+    expected = {"2-balance": "distill", "4-balance": "balance", "baseline-lws": "balance"}
+    assert streams == expected
 
 
 def test_stages_one_and_ce_start_alike_and_see_images_in_the_same_order(context, job_of):

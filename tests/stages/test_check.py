@@ -42,11 +42,11 @@ def test_batches_must_be_cut_evenly_among_the_processes(context):
         check(context(num_processes=3))
 
 
-def test_one_stored_image_of_another_size_is_found_before_training(context):
+def test_one_stored_image_of_another_size_is_found_before_training(context, monkeypatch):
     made = context()
     sizes = made.train.sizes.copy()
     sizes[-3] = (9, 8)
-    object.__setattr__(made.train.storage, "sizes", sizes)
+    monkeypatch.setattr(type(made.train), "sizes", property(lambda split: sizes))
     with pytest.raises(ConfigError, match=rf"augment\.query: .*sample {len(sizes) - 3}.*8 x 9"):
         check(made)
 

@@ -54,6 +54,7 @@ assert ranks.num_processes() == 2
 whole = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
 mine = whole[2 * rank : 2 * rank + 2].to(memory_format=torch.channels_last)
 assert torch.equal(ranks.gathered(mine), whole)
+assert ranks.gathered(mine).is_contiguous()  # NCCL fills parts by their strides
 assert torch.equal(ranks.own_share(whole), whole[2 * rank : 2 * rank + 2])
 
 # BatchNorm's statistics become the mean of both, those of nested layers too.
