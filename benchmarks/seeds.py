@@ -1,8 +1,8 @@
-"""Run a recipe over several seeds and print the mean and standard deviation of every row.
+r"""Run a recipe over several seeds and print the mean and standard deviation of every row.
 
 Finished runs are kept and skipped, so the script goes on where it was stopped:
 
-    python benchmarks/seeds.py configs/quickstart.yaml --seeds 5 --output runs/seeds \\
+    python benchmarks/seeds.py configs/quickstart.yaml --seeds 5 --output runs/seeds \
         --json docs/results/quickstart.json [key=value ...]
 """
 
@@ -90,7 +90,7 @@ def table(summary: list[dict[str, Any]], num_seeds: int) -> str:
     ]
     for row in summary:
         cells = [
-            f"{row[column]['mean']:.1f} ± {row[column]['std']:.1f}" if column in row else "-"  # noqa: RUF001
+            f"{row[column]['mean']:.1f} ± {row[column]['std']:.1f}" if column in row else "-"
             for column in COLUMNS
         ]
         lines.append(f"| {row['name']} | {row['checkpoint']} | {' | '.join(cells)} |")

@@ -3,12 +3,10 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from fastssd.checkpoints import WEIGHTS, load_weights
 from fastssd.console import Console
 from fastssd.evaluation.metrics import accuracies
 from fastssd.evaluation.results import RESULT
@@ -18,7 +16,7 @@ from fastssd.stages.build import Prepared, prepare
 from fastssd.stages.check import check_run
 from fastssd.stages.context import Context
 from fastssd.stages.jobs import Job, jobs_of
-from fastssd.stages.stage import Stage
+from fastssd.stages.rows import measured_rows
 from fastssd.trainer import HeadAccuracies, Supervision, Trainer
 
 
@@ -84,6 +82,7 @@ def _run_stage(
         supervision=Supervision(
             console=console,
             log=context.config.log,
+            validation=validation,
             evaluate=None if validation is None else evaluate,
             evaluate_every=context.config.evaluation.every,
             requested_signal=requested_signal,
@@ -92,7 +91,7 @@ def _run_stage(
     )
     trainer.run()
     started = time.perf_counter()
-    rows = _test_rows(job, trainer.stage, folder, context)
+    rows = measured_rows(job, trainer.stage, context)
     prepared.seconds |= {
         "train": trainer.progress.seconds,
         "evaluate": time.perf_counter() - started,
@@ -102,28 +101,6 @@ def _run_stage(
         write_atomically(folder / RESULT, json.dumps(result) + "\n")
     context.barrier()
     accelerator.free_memory()
-
-
-def _test_rows(job: Job, stage: Stage, folder: Path, context: Context) -> list[dict[str, Any]]:
-    """Return the report's rows: of the last weights, and of the best where there are any."""
-    rows = []
-    for checkpoint, file in WEIGHTS.items():
-        if not (folder / file).exists():
-            continue
-        load_weights(folder / file, stage)
-        for head, counter in context.count(stage, context.config.data.test).items():
-            rows.append(
-                {
-                    "name": job.rows[head],
-                    "stage": job.stage,
-                    "head": head,
-                    "checkpoint": checkpoint,
-                    "split": context.config.data.test,
-                    "correct": counter.correct.tolist(),
-                    "total": counter.total.tolist(),
-                }
-            )
-    return rows
 
 
 def _result(

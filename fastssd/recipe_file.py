@@ -168,7 +168,7 @@ def _assign(key: str, value: Any, whole: DictConfig, sections: dict[str, DictCon
     OmegaConf.update(target, name, _as_meant(key, kind, value), merge=False)
     for number in _items(target[name]):
         if isinstance(number, int | float) and not abs(number) < _TOO_LARGE:
-            raise ConfigError(f"{key}={number} is no finite number of 64 bits")
+            raise ConfigError(f"{key}={number} is not finite, or beyond 2**63")
 
 
 _TOO_LARGE = 2**63

@@ -1,11 +1,12 @@
 """One process's part of a run: Accelerate, data and console set up, stages run, report written."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from accelerate import Accelerator
@@ -17,12 +18,16 @@ from fastssd.config import Config
 from fastssd.console import Console
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
-from fastssd.errors import ConfigError
-from fastssd.evaluation.report import write_report
+from fastssd.errors import ConfigError, DataError
+from fastssd.evaluation.report import build_report, write_report
+from fastssd.evaluation.results import RESULT, Run, parse_row, read_stage
 from fastssd.files import write_atomically
 from fastssd.pipeline import run_stages
+from fastssd.stages.build import build_stage
 from fastssd.stages.context import Context
 from fastssd.stages.feeds import Workers
+from fastssd.stages.jobs import jobs_of
+from fastssd.stages.rows import measured_rows
 from fastssd.trainer import Stopped
 
 
@@ -123,6 +128,45 @@ class Session:
             self._console.message(f"report: {self._output / 'report.md'}")
         self._context.barrier()
 
+    def evaluate(self, *, only: Path | None = None) -> dict[str, Any]:
+        """Measure the trained stages of the run directory again, and show the table.
+
+        Args:
+            only: Measure this file of weights alone.
+
+        Returns:
+            What `report.json` has: `rows`, `classes` and `train_counts`.
+
+        Raises:
+            DataError: If there is nothing to measure, or the dataset has other classes.
+        """
+        context = self._context
+        stages = []
+        for job in jobs_of(self._config):
+            result = self._output / job.folder / RESULT
+            if not result.exists() or (only is not None and only.parent != result.parent):
+                continue
+            trained = read_stage(result)
+            if len(trained.train_counts) != context.num_classes:
+                raise DataError(
+                    f"{context.dataset.path} has {context.num_classes} classes, but "
+                    f"{result.parent} was trained on {len(trained.train_counts)}"
+                )
+            stage = build_stage(job, context).to(context.workers.device)
+            rows = tuple(
+                parse_row(row, context.num_classes)
+                for row in measured_rows(job, stage, context, only=only)
+            )
+            stages.append(dataclasses.replace(trained, rows=rows))
+        if not any(stage.rows for stage in stages):
+            raise DataError(
+                f"{only or self._output}: no weights of a finished stage are here"
+            )
+        run = Run(stages=tuple(stages), unfinished=(), train_counts=stages[0].train_counts)
+        report = build_report(run, class_names=context.dataset.classes)
+        self._console.table(report["rows"])
+        return {key: report[key] for key in ("rows", "classes", "train_counts")}
+
     def _introduce(self) -> None:
         """Say what is trained on what, and how batches and rates are cut."""
         config, context = self._config, self._context
@@ -137,7 +181,7 @@ class Session:
             f"{config.precision}, decoder {context.decoder.name}, {context.workers.threads} decode "
             f"and {torch.get_num_threads()} compute threads each"
         )
-        for name in ("features", "balance", "distill"):
+        for name in dict.fromkeys(job.kind for job in jobs_of(config)):
             section = getattr(config, name)
             share = section.batch_size // (num_processes * section.accumulate)
             self._console.message(

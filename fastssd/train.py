@@ -8,9 +8,14 @@ if __spec__ is None:
     # hide other packages'. Put the folder that holds the package there instead.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import os
+
+# A thread of the networks that waits must sleep, not spin: decode threads share its cores. Read by
+# OpenMP when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import argparse
 import json
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -22,8 +27,7 @@ from fastssd.files import write_atomically
 from fastssd.recipe_file import differences, load_config, to_yaml
 
 _MAY_CHANGE = ("data.threads", "data.prefetch", "compute_threads", "log.every", "output")
-"""Keys that a resumed run may have otherwise: they change no result."""
-
+"""Keys that a resumed run may have otherwise: they change results by rounding, if at all."""
 
 _SAME_SIGNAL_SECONDS = 3.0
 

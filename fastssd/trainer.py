@@ -4,8 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -66,8 +66,8 @@ class EpochFeed(Protocol):
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch."""
 
-    def epoch(self, epoch: int, *, first_step: int) -> Iterator[StepBatch]:
-        """Yield micro-batches from a step on."""
+    def batches(self, first_step: int, last_step: int) -> Generator[StepBatch, None, None]:
+        """Yield the micro-batches of the steps from one to before another, over all epochs."""
 
 
 @dataclass(kw_only=True)
@@ -102,13 +102,15 @@ class Supervision:
     Attributes:
         console: Told what happens.
         log: How often.
-        evaluate: Returns accuracies by head on the validation split; None without one.
+        validation: Name of the validation split, if there is one.
+        evaluate: Returns accuracies by head on it; None without one.
         evaluate_every: Epochs between evaluations.
         requested_signal: Returns the number of a signal that asks to stop, or 0.
     """
 
     console: Console
     log: LogConfig
+    validation: str | None
     evaluate: Callable[[], HeadAccuracies] | None
     evaluate_every: int
     requested_signal: Callable[[], int]
@@ -189,28 +191,30 @@ class Trainer:
             first_step=self.progress.step,
         )
         started = time.perf_counter()
-        while self.progress.epoch < self.training.epochs:
-            self._train_epoch()
-            self.progress.epoch += 1
-            self._evaluate()
-            self._checkpoint()
-            if signal_number := self._agreed_signal():
-                raise Stopped(signal_number)
+        last_step = self.training.epochs * steps_per_epoch
+        with closing(self.feed.batches(self.progress.step, last_step)) as batches:
+            timed_batches = self._meter.timed(batches)
+            while self.progress.epoch < self.training.epochs:
+                self._train_epoch(timed_batches)
+                self.progress.epoch += 1
+                self._evaluate()
+                self._checkpoint()
+                if signal_number := self._agreed_signal():
+                    raise Stopped(signal_number)
         if self.accelerator.is_main_process:
             save_weights(self.folder / WEIGHTS["last"], self.stage)
         self.accelerator.wait_for_everyone()
         self.supervision.console.stage_finished(time.perf_counter() - started)
 
-    def _train_epoch(self) -> None:
-        steps_per_epoch = self.feed.steps_per_epoch
-        first_step = self.progress.step - self.progress.epoch * steps_per_epoch
+    def _train_epoch(self, batches: Iterator[StepBatch]) -> None:
+        """Train from where the epoch is to its end."""
+        end = (self.progress.epoch + 1) * self.feed.steps_per_epoch
         self._wrapped.train()
         self._meter.restart_clock()
-        batches = self._meter.timed(self.feed.epoch(self.progress.epoch, first_step=first_step))
-        for _ in range(first_step, steps_per_epoch):
+        while self.progress.step < end:
             self._train_step(batches)
             self.progress.step += 1
-            ends_epoch = self.progress.step % steps_per_epoch == 0
+            ends_epoch = self.progress.step == end
             at_log_line = self.progress.step % self.supervision.log.every == 0
             if ends_epoch or at_log_line:
                 # Also at log lines: there a run may stop, and only one process's copy is saved.
@@ -286,9 +290,9 @@ class Trainer:
         heads = self.supervision.evaluate()
         position = {"epoch": self.progress.epoch - 1, "step": self.progress.step}
         self._write_metrics(
-            {"kind": "evaluation", **position, "split": "validation", "heads": heads}
+            {"kind": "evaluation", **position, "split": self.supervision.validation, "heads": heads}
         )
-        self.supervision.console.evaluated("validation", heads)
+        self.supervision.console.evaluated(str(self.supervision.validation), heads)
         score = sum(cast(float, groups["overall"]) for groups in heads.values()) / len(heads)
         if self.progress.best is None or score > self.progress.best:
             self.progress.best = score

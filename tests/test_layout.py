@@ -28,12 +28,11 @@ MAY_IMPORT = {
     "meter": {"evaluation"},
     "tracing": {"data"},
     "environment": {"config", "errors", "fastssd"},
-    "trainer": BASE
-    | PARTS
-    | {"checkpoints", "console", "learning_rate", "meter", "tracing"},
+    "trainer": BASE | PARTS | {"checkpoints", "console", "learning_rate", "meter", "tracing"},
     "stages": BASE | PARTS | {"checkpoints"},
     "pipeline": BASE | PARTS | {"checkpoints", "console", "stages", "trainer"},
     "session": BASE | PARTS | {"console", "environment", "pipeline", "stages", "trainer"},
+    "evaluation.__main__": BASE | {"recipe_file", "session"},
     "train": BASE | {"recipe_file", "session", "trainer"},
     "fastssd": set(),
 }
@@ -41,6 +40,8 @@ MAY_IMPORT = {
 
 def room_of(path):
     """Return the package, or the module directly in fastssd/, that a file belongs to."""
+    if path == PACKAGE / "evaluation" / "__main__.py":
+        return "evaluation.__main__"  # a command line, which stands above the rooms
     first = path.relative_to(PACKAGE).parts[0]
     return "fastssd" if first == "__init__.py" else first.removesuffix(".py")
 

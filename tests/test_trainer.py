@@ -52,9 +52,11 @@ class ToyFeed:
     def steps_per_epoch(self) -> int:
         return NUM_IMAGES // self.training.batch_size
 
-    def epoch(self, epoch, *, first_step):
+    def batches(self, first_step, last_step):
         size = self.training.batch_size // self.training.accumulate
-        for start in range(first_step * self.training.batch_size, NUM_IMAGES, size):
+        batch_size = self.training.batch_size
+        for position in range(first_step * batch_size, last_step * batch_size, size):
+            epoch, start = divmod(position, NUM_IMAGES)
             rows = np.arange(start, start + size)
             draws = Draws(rows, np.full_like(rows, epoch))
             yield Batch(
@@ -84,6 +86,7 @@ def trainer(tmp_path):
             supervision=Supervision(
                 console=Console(enabled=False),
                 log=LogConfig(every=every),
+                validation="val",
                 evaluate=scores and (lambda: {"head": {"overall": next(results)}}),
                 evaluate_every=evaluate_every,
                 requested_signal=lambda: 15 if made.progress.step == stop_at else 0,
@@ -111,7 +114,8 @@ def test_training_is_sgd_as_written_by_hand(trainer):
     reference, feed = Toy(), made.feed
     velocity = [torch.zeros_like(value) for value in reference.parameters()]
     for epoch in range(3):
-        for batch in feed.epoch(epoch, first_step=0):
+        start = epoch * feed.steps_per_epoch
+        for batch in feed.batches(start, start + feed.steps_per_epoch):
             reference.zero_grad()
             reference(batch).losses["loss"].backward()
             with torch.no_grad():

@@ -42,26 +42,26 @@ def check_batch_size(
 
 def micro_batches(
     draws: Draws,
+    steps: range,
     *,
     batch_size: int,
     accumulate: int,
     rank: int,
     num_processes: int,
-    first_step: int,
 ) -> Iterator[Draws]:
-    """Yield this rank's share of every micro-batch of an epoch, `accumulate` of them a step.
+    """Yield this rank's share of every micro-batch of some steps, `accumulate` of them a step.
 
     Args:
         draws: The epoch's global sequence.
+        steps: Of the epoch, 0-based.
         batch_size: Images per optimizer step over all processes.
         accumulate: Micro-batches per step.
         rank: This process.
         num_processes: Ranks.
-        first_step: Steps of the epoch that were done before.
     """
     size = batch_size // accumulate
     share = size // num_processes
-    for step in range(first_step, steps_per_epoch(len(draws), batch_size)):
+    for step in steps:
         for micro in range(accumulate):
             start = step * batch_size + micro * size + rank * share
             yield draws[start : start + share]

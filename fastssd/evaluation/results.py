@@ -87,7 +87,7 @@ def read_run(run: Path) -> Run:
         raise DataError(
             f"{run} has no finished stage (no */{RESULT}): let training finish a stage first"
         )
-    stages = tuple(_read_stage(path) for path in paths)
+    stages = tuple(read_stage(path) for path in paths)
     for stage in stages[1:]:
         if not np.array_equal(stage.train_counts, stages[0].train_counts):
             raise DataError(
@@ -130,14 +130,18 @@ def read_metrics(path: Path) -> Metrics:
     return Metrics(train=tuple(kinds["train"]), evaluation=tuple(kinds["evaluation"]))
 
 
-def _read_stage(path: Path) -> StageResult:
-    """Return one result file, checked."""
+def read_stage(path: Path) -> StageResult:
+    """Return one stage's `result.json`, checked.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         train_counts = _counts(content["train_counts"], "train_counts")
         return StageResult(
             folder=path.parent.name,
-            rows=tuple(_row(row, len(train_counts)) for row in content["rows"]),
+            rows=tuple(parse_row(row, len(train_counts)) for row in content["rows"]),
             seconds={
                 str(part): _number(seconds, "seconds")
                 for part, seconds in content["seconds"].items()
@@ -157,7 +161,12 @@ def _read_stage(path: Path) -> StageResult:
 _REMEDY = "delete it and run training again, which evaluates the stage anew"
 
 
-def _row(content: dict[str, Any], num_classes: int) -> ResultRow:
+def parse_row(content: dict[str, Any], num_classes: int) -> ResultRow:
+    """Return a row of a result, checked.
+
+    Raises:
+        KeyError, TypeError, ValueError: If a value is missing or can't be.
+    """
     correct, total = _counts(content["correct"], "correct"), _counts(content["total"], "total")
     name = str(content["name"])
     if not len(correct) == len(total) == num_classes:

@@ -64,7 +64,7 @@ def num_shared_views(context: Context) -> int:
 def trained_stage(folder: str, context: Context) -> Stage:
     """Return a finished job's stage with its final weights, on the device."""
     job = next(job for job in jobs_of(context.config) if job.folder == folder)
-    stage = _build_stage(job, context)
+    stage = build_stage(job, context)
     load_weights(context.output / folder / WEIGHTS["last"], stage)
     return stage.to(context.workers.device)
 
@@ -76,7 +76,7 @@ def _prepare_features(job: Job, context: Context) -> Prepared:
     )
     plan = context.plan(training, stream="features", part=FEATURES_PART)
     return Prepared(
-        stage=_build_stage(job, context),
+        stage=build_stage(job, context),
         feed=context.feed(training, plan, augmentation),
         training=training,
     )
@@ -84,7 +84,7 @@ def _prepare_features(job: Job, context: Context) -> Prepared:
 
 def _prepare_balance(job: Job, context: Context) -> Prepared:
     training = context.config.balance
-    stage = _build_stage(job, context).to(context.workers.device)
+    stage = build_stage(job, context).to(context.workers.device)
     assert isinstance(stage, BalanceStage)
     assert stage.network.frozen is not None
     frozen = stage.network.frozen
@@ -115,7 +115,7 @@ def _prepare_distill(job: Job, context: Context) -> Prepared:
     teacher = trained_stage(job.source, context)
     assert isinstance(teacher, BalanceStage)
     assert teacher.network.frozen is not None
-    stage = _build_stage(job, context)
+    stage = build_stage(job, context)
     assert isinstance(stage, DistillStage)
     seconds: dict[str, float] = {}
     table = None
@@ -139,8 +139,12 @@ KINDS: dict[str, Callable[[Job, Context], Prepared]] = {
 }
 
 
-def _build_stage(job: Job, context: Context) -> Stage:
-    """Return a job's stage with its initial weights: random ones, or those it freezes."""
+def build_stage(job: Job, context: Context) -> Stage:
+    """Return a job's stage with its initial weights, on the CPU: random ones, or those it freezes.
+
+    Raises:
+        DataError: If the weights that it freezes are missing or damaged.
+    """
     config = context.config
     if job.kind == "features":
         backbone = context.backbone(FEATURES_PART)

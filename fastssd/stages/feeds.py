@@ -1,6 +1,6 @@
 """From a plan to a stage's batches on the device: this rank's share, prefetched, augmented."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -73,23 +73,39 @@ class Feed:
         """Optimizer steps in an epoch."""
         return steps_per_epoch(len(self.plan.index), self.training.batch_size)
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """Yield this rank's micro-batches of an epoch, `accumulate` of them a step.
+    def batches(self, first_step: int, last_step: int) -> Generator[Batch, None, None]:
+        """Yield this rank's micro-batches of some steps, `accumulate` of them a step.
+
+        Prefetching goes on over the ends of epochs, so only the first batch is waited for.
 
         Args:
-            epoch: 0-based.
-            first_step: Steps of the epoch that were done before.
+            first_step: 0-based, over all epochs.
+            last_step: The first that is no longer wanted.
         """
-        shares = micro_batches(
-            self.plan.epoch(epoch),
-            batch_size=self.training.batch_size,
-            accumulate=self.training.accumulate,
-            rank=self.workers.rank,
-            num_processes=self.workers.num_processes,
-            first_step=first_step,
-        )
-        for draws, batch in self.workers.batches(shares, self.fetch):
+        steps = range(first_step, last_step)
+        for draws, batch in self.workers.batches(self._shares(steps), self.fetch):
             yield finished(draws, batch, self.augmentation)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield this rank's micro-batches of one epoch."""
+        first_step = epoch * self.steps_per_epoch
+        return self.batches(first_step, first_step + self.steps_per_epoch)
+
+    def _shares(self, steps: range) -> Iterator[Draws]:
+        """Yield the draws of this rank's micro-batches."""
+        for epoch in range(steps.start // self.steps_per_epoch, self.plan.num_epochs):
+            start = epoch * self.steps_per_epoch
+            wanted = range(max(steps.start, start), min(steps.stop, start + self.steps_per_epoch))
+            if not wanted:
+                return
+            yield from micro_batches(
+                self.plan.epoch(epoch),
+                range(wanted.start - start, wanted.stop - start),
+                batch_size=self.training.batch_size,
+                accumulate=self.training.accumulate,
+                rank=self.workers.rank,
+                num_processes=self.workers.num_processes,
+            )
 
 
 def finished(draws: Draws, batch: HostBatch, augmentation: Augmentation | None) -> Batch:

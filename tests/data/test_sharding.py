@@ -27,11 +27,11 @@ def shares_of_all_ranks(draws, *, batch_size, accumulate, num_processes, first_s
         list(
             micro_batches(
                 draws,
+                range(first_step, steps_per_epoch(len(draws), batch_size)),
                 batch_size=batch_size,
                 accumulate=accumulate,
                 rank=rank,
                 num_processes=num_processes,
-                first_step=first_step,
             )
         )
         for rank in range(num_processes)

@@ -46,7 +46,7 @@ def test_one_stored_image_of_another_size_is_found_before_training(context, monk
     made = context()
     sizes = made.train.sizes.copy()
     sizes[-3] = (9, 8)
-    monkeypatch.setattr(type(made.train), "sizes", property(lambda split: sizes))
+    monkeypatch.setattr(made.train, "sizes", sizes)
     with pytest.raises(ConfigError, match=rf"augment\.query: .*sample {len(sizes) - 3}.*8 x 9"):
         check(made)
 

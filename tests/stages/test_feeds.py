@@ -5,7 +5,9 @@ from fastssd.stages.build import prepare
 
 
 def batches(prepared, epoch, first_step=0):
-    return list(prepared.feed.epoch(epoch, first_step=first_step))
+    feed = prepared.feed
+    start = epoch * feed.steps_per_epoch
+    return list(feed.batches(start + first_step, start + feed.steps_per_epoch))
 
 
 @pytest.fixture

@@ -1,0 +1,70 @@
+"""Measure a trained run, or one file of its weights, without training.
+
+python -m fastssd.evaluation RUN_OR_CHECKPOINT DATASET
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastssd.errors import ConfigError, FastssdError
+from fastssd.files import write_atomically
+from fastssd.recipe_file import load_config
+
+CONFIG = "config.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line says, and return the exit code of the contract."""
+    options = _parser().parse_args(arguments)
+    try:
+        rows = _evaluate(options)
+    except FastssdError as error:
+        print(f"fastssd: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    if options.json:
+        write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> dict[str, object]:
+    path: Path = options.trained
+    only = None if path.is_dir() else path.resolve()
+    run = path if only is None else only.parent.parent
+    if not (run / CONFIG).is_file():
+        raise ConfigError(
+            f"{path} is neither a run directory nor a file of weights in a stage's folder of one: "
+            f"{run / CONFIG} is not there"
+        )
+    overrides = [f"data.path={options.dataset}", f"output={run}", f"data.decoder={options.decoder}"]
+    if options.split:
+        overrides.append(f"data.test={options.split}")
+    config = load_config(run / CONFIG, overrides)
+
+    from fastssd.session import Session
+
+    with Session(config, requested_signal=lambda: 0) as session:
+        return session.evaluate(only=only)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastssd.evaluation", description="Measure trained stages without training."
+    )
+    parser.add_argument(
+        "trained",
+        type=Path,
+        metavar="RUN_OR_CHECKPOINT",
+        help="a run directory, or STAGE/weights.safetensors or STAGE/best.safetensors in one",
+    )
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="a dataset directory")
+    parser.add_argument("--split", help="the split to measure on (default: the run's data.test)")
+    parser.add_argument("--decoder", default="auto", help="as data.decoder (default: auto)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+import json
+import shutil
+
+import pytest
+
+from fastssd.evaluation.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, arguments, elsewhere):
+    output = tmp_path_factory.mktemp("alone") / "run"
+    codes, printed = elsewhere(arguments(output, "stages=[I,II]", "log.trace=false"))
+    assert codes == [0], printed
+    return output
+
+
+def measured(tmp_path, here, *command):
+    del here  # leaves Accelerate as it was
+    code = main([*map(str, command), "--json", str(tmp_path / "rows.json")])
+    assert code == 0
+    return json.loads((tmp_path / "rows.json").read_text())["rows"]
+
+
+def test_a_run_is_measured_again_with_the_same_rows(tmp_path, here, run, digits):
+    rows = measured(tmp_path, here, run, digits)
+
+    assert rows == json.loads((run / "report.json").read_text())["rows"]
+    assert {row["checkpoint"] for row in rows} == {"last", "best"}
+
+
+def test_one_file_of_weights_is_measured_alone_on_another_split(tmp_path, here, run, digits):
+    file = run / "1-features" / "best.safetensors"
+
+    rows = measured(tmp_path, here, file, digits, "--split", "val")
+
+    assert [(row["name"], row["checkpoint"], row["split"]) for row in rows] == [
+        ("SSD I", "best", "val")
+    ]
+
+
+def test_a_path_that_is_no_run_is_said_with_2(tmp_path, digits, capsys):
+    assert main([str(tmp_path), str(digits)]) == 2
+    assert "config.yaml" in capsys.readouterr().err
+
+
+def test_a_run_without_a_finished_stage_is_said_with_3(tmp_path, here, run, digits, capsys):
+    shutil.copy(run / "config.yaml", tmp_path / "config.yaml")
+
+    assert main([str(tmp_path), str(digits)]) == 3
+
+    assert "no weights of a finished stage" in capsys.readouterr().err
