@@ -1,11 +1,13 @@
 """The command line of the conversion: python tools/convert_dataset.py SOURCE OUT [options]."""
 
 import argparse
+import io
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -29,7 +31,8 @@ from rich.progress import (
 from rich.table import Table
 
 from fastssd.data.longtail import EXPONENTIAL, KINDS
-from fastssd.data.sources.sources import SOURCES, open_source
+from fastssd.data.sources.source import SourceOptions
+from fastssd.data.sources.sources import NAMES, SOURCES, open_source
 from fastssd.data.storage.formats import STORAGES
 from fastssd.errors import DataError, FastssdError
 from fastssd.evaluation.shots import LIMITS, shot_groups
@@ -41,8 +44,10 @@ _WIDTH_WHERE_THERE_IS_NO_TERMINAL = 100
 
 _EXAMPLES = """examples:
   python tools/convert_dataset.py digits data/digits --imbalance 16 --val-per-class 10
-  python tools/convert_dataset.py ~/cifar10 data/cifar10-lt100 --imbalance 100
-  python tools/convert_dataset.py ~/ImageNet-LT data/imagenet-lt --format ffcv --on-error skip
+  python tools/convert_dataset.py cifar100_lt_100 data/cifar100-lt --root ~/downloads
+  python tools/convert_dataset.py imagenet_lt data/imagenet-lt --root ~/imagenet --format ffcv
+  python tools/convert_dataset.py ~/photos data/photos --format ffcv --on-error skip
+  python tools/convert_dataset.py lists/a_train.txt data/a --root ~/images --test lists/a_test.txt
 """
 
 
@@ -53,12 +58,28 @@ def build_parser() -> argparse.ArgumentParser:
         description="Convert images to a fastssd dataset directory, whole or not at all.",
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a source by name, or a folder: see below")
+    parser.add_argument("source", metavar="SOURCE", help="a name, or a path: see below")
     parser.add_argument("out", metavar="OUT", type=Path, help="the dataset directory to make")
+    _add_source_options(parser.add_argument_group("what SOURCE is"))
     storing = parser.add_argument_group("storing")
     storing.add_argument("--format", choices=list(STORAGES), default="memory", help="see below")
     storing.add_argument("--name", help="the dataset's name (default: the source's)")
+    storing.add_argument(
+        "--orientation",
+        choices=["apply", "ignore"],
+        default="apply",
+        help="turn images as their Exif data say, or leave them as torchvision does "
+        "(default: apply)",
+    )
+    storing.add_argument(
+        "--short-side",
+        type=_count,
+        metavar="N",
+        help="shrink images whose shorter side is longer than N pixels; a JPEG is encoded again "
+        "where the format keeps it (default: keep all sizes)",
+    )
     storing.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     storing.add_argument(
         "--on-error",
@@ -102,9 +123,33 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_source_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--kind", choices=list(SOURCES), help="where it cannot be told; see below")
+    group.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="where the paths of a list start, or a name's files",
+    )
+    group.add_argument(
+        "--lists", type=Path, metavar="DIR", help="a name's lists, if they are not in --root"
+    )
+    group.add_argument("--val", metavar="PATH", help="the validation part, if it is another file")
+    group.add_argument("--test", metavar="PATH", help="the test part, if it is another file")
+    group.add_argument(
+        "--classes", type=Path, metavar="TXT", help="the classes' names, one a line, by label"
+    )
+    group.add_argument("--image-column", metavar="NAME", help="of CSV, hf; extension in shards")
+    group.add_argument("--label-column", metavar="NAME", help="of CSV, hf, beton; key in .json")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = build_parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names in any script, or in none, must not stop a message from being printed.
+            stream.reconfigure(errors="backslashreplace")
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     output = Console(highlight=False)
     if not output.is_terminal:
@@ -116,7 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"[bold red]error:[/] {escape(str(error))}")
         return error.exit_code
     except OSError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(options.out))}: {escape(str(error))}")
+        errors.print(
+            f"[bold red]error:[/] {escape(str(options.out))}: cannot be written: "
+            f"{escape(str(error))}; nothing was left of it"
+        )
         return DataError.exit_code
     except (KeyboardInterrupt, SystemExit) as stop:
         errors.print(f"stopped; nothing was written to {escape(str(options.out))}")
@@ -127,15 +175,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, output: Console) -> None:
-    source = open_source(options.source)
+    choice = dict(vars(options))
+    named = {field.name: choice.pop(field.name) for field in fields(SourceOptions)}
+    source = open_source(
+        choice.pop("source"), kind=choice.pop("kind"), options=SourceOptions(**named)
+    )
     for note in source.notes:
         output.print(f"[yellow]note:[/] {escape(note)}")
     # Imports PyTorch, which takes seconds: not before the arguments are known to be good.
     from fastssd.data.convert import convert
 
     started = time.perf_counter()
-    choice = dict(vars(options))
-    del choice["source"]
     with _progress(output) as progress:
         meta = convert(source, choice.pop("out"), progress=progress, **choice)
     _print_summary(meta, options.out, output, time.perf_counter() - started)
@@ -233,10 +283,16 @@ def _histogram(classes: Sequence[str], counts: Sequence[int]) -> Table:
 
 
 def _epilog() -> str:
-    sources = [f"  {name:<10} {entry.description}" for name, entry in SOURCES.items()]
-    sources.append("  FOLDER     FOLDER/train/CLASS/*, also val and test; or FOLDER/CLASS/*")
+    kinds = [f"  {name:<10} {entry.description}" for name, entry in SOURCES.items()]
+    names = [f"  {name:<15} {description}" for name, description in NAMES.items()]
     formats = [f"  {name:<10} {entry.description}" for name, entry in STORAGES.items()]
-    return "\n".join(["sources:", *sources, "", "formats:", *formats, "", _EXAMPLES])
+    parts = {
+        "kinds of SOURCE (told by its files, or with --kind)": kinds,
+        "SOURCE by name, with --root (but digits)": names,
+        "formats": formats,
+    }
+    lines = [line for title, part in parts.items() for line in (f"{title}:", *part, "")]
+    return "\n".join([*lines, _EXAMPLES])
 
 
 def _count(text: str) -> int:

@@ -6,9 +6,10 @@ import os
 import platform
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,8 @@ from fastssd.data.dataset import LAYOUT_VERSION, META_FILE
 from fastssd.data.directory import check_target, new_directory
 from fastssd.data.encode import Encoded, encode
 from fastssd.data.longtail import EXPONENTIAL, KINDS
-from fastssd.data.sources.source import TRAIN, Source, SourceSplit
+from fastssd.data.orientation import UPRIGHT
+from fastssd.data.sources.source import TRAIN, Content, Source, SourceSplit
 from fastssd.data.storage.formats import STORAGES
 from fastssd.data.storage.storage import StorageWriter
 from fastssd.data.subsets import Subset, check_no_class_empty, plan_subsets
@@ -32,9 +34,11 @@ Progress = Callable[[str, int, int], None]
 """Called with a split's name, the images done and the images to do."""
 
 FAIL, SKIP = "fail", "skip"
+APPLY, IGNORE = "apply", "ignore"
 REJECTS_FILE = "rejects.jsonl"
 
 _CHUNK = 8  # images a task: enough to hide the cost of handing it over, few enough to interrupt
+_SHOWN = 10  # missing files in a message
 _LIBRARIES = ("fastssd", "numpy", "pillow", "torch", "torchvision", "scikit-learn")
 
 
@@ -75,6 +79,8 @@ def convert(
     seed: int = 0,
     val_per_class: int = 0,
     test_per_class: int = 0,
+    orientation: str = APPLY,
+    short_side: int | None = None,
     on_error: str = FAIL,
     overwrite: bool = False,
     threads: int | None = None,
@@ -90,12 +96,15 @@ def convert(
         out: The directory to make.
         format: A key of `STORAGES`.
         name: The dataset's name; by default the source's.
-        imbalance: Largest class over smallest; None keeps every class whole.
+        imbalance: Largest class over smallest; by default what the source's name asks for, or
+            every class whole.
         imbalance_type: ``exp`` or ``step``.
         max_per_class: Size of the largest class; by default images / classes.
         seed: Of the choice of images.
         val_per_class: Training images of each class that become the validation split.
         test_per_class: Training images of each class that become the test split.
+        orientation: ``apply`` the Exif orientation of images, or ``ignore`` it.
+        short_side: Shrink images whose shorter side is longer, in pixels; see `shrink`.
         on_error: ``fail`` at the first damaged image, or ``skip`` it and list it in
             `rejects.jsonl` and `meta.json`.
         overwrite: Whether to replace an existing dataset directory.
@@ -111,7 +120,14 @@ def convert(
     """
     _check_choice("--format", format, list(STORAGES))
     _check_choice("--imbalance-type", imbalance_type, KINDS)
+    _check_choice("--orientation", orientation, (APPLY, IGNORE))
     _check_choice("--on-error", on_error, (FAIL, SKIP))
+    if imbalance is None:
+        imbalance = source.imbalance
+    elif source.imbalance is not None and imbalance != source.imbalance:
+        raise ConfigError(
+            f"--imbalance {imbalance:g}: {source.origin} asks for {source.imbalance:g} by its name"
+        )
     check_target(Path(out), overwrite=overwrite, marker=META_FILE)
     choice: dict[str, Any] = {
         "imbalance": imbalance,
@@ -122,6 +138,7 @@ def convert(
         "test_per_class": test_per_class,
     }
     subsets = plan_subsets(source, **choice)
+    _check_missing(source, subsets, on_error)
     digest = hashlib.sha256()
     rejects: list[Reject] = []
     splits: dict[str, dict[str, Any]] = {}
@@ -132,12 +149,14 @@ def convert(
         # Pillow remarks on odd metadata. Set here and not in the threads, which share the filters.
         warnings.filterwarnings("ignore", module="PIL")
         for split, subset in subsets.items():
-            counts = _write_split(
+            counts, num_turned = _write_split(
                 folder,
                 split,
                 subset,
                 source=source,
                 format=format,
+                upright=orientation == APPLY,
+                short_side=short_side,
                 on_error=on_error,
                 threads=threads or len(os.sched_getaffinity(0)),
                 progress=progress,
@@ -148,6 +167,7 @@ def convert(
                 "images": int(counts.sum()),
                 "per_class": counts.tolist(),
                 "source_split": subset.source_split,
+                "turned": num_turned,
             }
         _check_skipped(source, splits, rejects)
         meta = {
@@ -160,8 +180,14 @@ def convert(
                 "kind": source.kind,
                 "origin": source.origin,
                 "sha256": digest.hexdigest(),
+                "notes": list(source.notes),
             },
-            "conversion": {**choice, "on_error": on_error},
+            "conversion": {
+                **choice,
+                "orientation": orientation,
+                "short_side": short_side,
+                "on_error": on_error,
+            },
             "rejected": [asdict(reject) for reject in rejects],
             "versions": _versions(),
         }
@@ -178,23 +204,41 @@ def _write_split(
     *,
     source: Source,
     format: str,
+    upright: bool,
+    short_side: int | None,
     on_error: str,
     threads: int,
     progress: Progress | None,
     digest: Callable[[bytes], None],
     rejects: list[Reject],
-) -> Int64:
-    """Write all files of one split and return its images per class, (C,) int64."""
+) -> tuple[Int64, int]:
+    """Write all files of one split.
+
+    Returns:
+        (C,) int64 images per class, and how many of them the decoder must turn upright.
+    """
     origin = source.splits[subset.source_split]
     writer: StorageWriter = STORAGES[format].create(folder, split, len(subset.rows))
     kept: list[int] = []
+    orientations: list[int] = []
     try:
-        reads = _read_all(origin, subset.rows, STORAGES[format].keeps_jpeg, threads)
+        reads = _read_all(
+            origin,
+            subset.rows,
+            partial(
+                encode,
+                keep_jpeg=STORAGES[format].keeps_jpeg,
+                upright=upright,
+                short_side=short_side,
+            ),
+            threads,
+        )
         for done, read in enumerate(reads, 1):
             reason = read.reason or _append(writer, read.encoded, int(origin.labels[read.row]))
             if not reason:
                 digest(read.digest)
                 kept.append(read.row)
+                orientations.append(read.encoded.orientation if read.encoded else UPRIGHT)
             elif on_error == FAIL:
                 raise DataError(
                     f"{origin.names[read.row]} (row {read.row} of split {subset.source_split!r} of "
@@ -212,7 +256,10 @@ def _write_split(
     np.save(folder / f"{split}.labels.npy", labels)
     np.save(folder / f"{split}.source_rows.npy", np.array(kept, dtype=np.int64))
     _write_lines(folder / f"{split}.names.jsonl", [origin.names[row] for row in kept])
-    return np.bincount(labels, minlength=len(source.classes)).astype(np.int64)
+    num_turned = sum(orientation != UPRIGHT for orientation in orientations)
+    if num_turned:
+        np.save(folder / f"{split}.orientations.npy", np.array(orientations, dtype=np.uint8))
+    return np.bincount(labels, minlength=len(source.classes)).astype(np.int64), num_turned
 
 
 def _append(writer: StorageWriter, encoded: Encoded | None, label: int) -> str:
@@ -225,11 +272,13 @@ def _append(writer: StorageWriter, encoded: Encoded | None, label: int) -> str:
     return ""
 
 
-def _read_all(split: SourceSplit, rows: Int64, keep_jpeg: bool, threads: int) -> Iterator[_Read]:
+def _read_all(
+    split: SourceSplit, rows: Int64, encoder: Callable[[Content], Encoded], threads: int
+) -> Iterator[_Read]:
     """Yield every row read and encoded, in order, with a bounded number held at a time."""
 
     def work(chunk: Int64) -> list[_Read]:
-        return [_read(split, int(row), keep_jpeg) for row in chunk]
+        return [_read(split, int(row), encoder) for row in chunk]
 
     chunks = iter(np.split(rows, range(_CHUNK, len(rows), _CHUNK)))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fastssd-convert")
@@ -244,16 +293,37 @@ def _read_all(split: SourceSplit, rows: Int64, keep_jpeg: bool, threads: int) ->
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(split: SourceSplit, row: int, keep_jpeg: bool) -> _Read:
+def _read(split: SourceSplit, row: int, encoder: Callable[[Content], Encoded]) -> _Read:
     try:
         content = split.read(row)
-        encoded = encode(content, keep_jpeg=keep_jpeg)
+        encoded = encoder(content)
     except (OSError, ValueError) as error:
         return _Read(row, reason=str(error) or type(error).__name__)
     # The name and label are part of what was read: the same files in other folders are other data.
     head = json.dumps([split.names[row], int(split.labels[row])]).encode()
     body = content if isinstance(content, bytes) else content.tobytes()
     return _Read(row, encoded, hashlib.sha256(head + b"\0" + body).digest())
+
+
+def _check_missing(source: Source, subsets: Mapping[str, Subset], on_error: str) -> None:
+    """Find missing files before the first is read: a conversion takes hours.
+
+    Raises:
+        DataError: If some are missing and are not to be skipped, or all of a split are.
+    """
+    for split, subset in subsets.items():
+        missing = source.splits[subset.source_split].missing(subset.rows)
+        if missing and (on_error == FAIL or len(missing) == len(subset.rows)):
+            listed = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise DataError(
+                f"{source.origin}: {len(missing):,} of {len(subset.rows):,} files of the {split} "
+                f"split are missing: {listed} (No such file or directory); "
+                + (
+                    "fetch them, or leave them out with --on-error skip"
+                    if len(missing) < len(subset.rows)
+                    else "are they in another folder? Say where their paths start with --root"
+                )
+            )
 
 
 def _check_skipped(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.data.orientation import upright_sizes
 from fastssd.data.storage.files import load_array
 from fastssd.data.storage.formats import STORAGES
 from fastssd.data.storage.storage import Int32, Storage
@@ -26,26 +27,33 @@ class Split:
         name: ``train``, ``val`` or ``test``.
         labels: (N,) int64.
         counts: (C,) int64 images per class.
-        storage: The images, by sample.
+        storage: The images, by sample, as they lie in their files.
+        orientations: (N,) uint8 Exif orientation of the stored images, or None where all are
+            upright.
+        sizes: (N, 2) int32 height and width of the upright images.
     """
 
     def __init__(
-        self, name: str, *, labels: Int64, counts: Int64, storage: Storage, names_file: Path
+        self,
+        name: str,
+        *,
+        labels: Int64,
+        counts: Int64,
+        storage: Storage,
+        names_file: Path,
+        orientations: NDArray[np.uint8] | None = None,
     ) -> None:
         self.name = name
         self.labels = labels
         self.counts = counts
         self.storage = storage
+        self.orientations = orientations
+        self.sizes: Int32 = upright_sizes(storage.sizes, orientations)
         self._names_file = names_file
         self._names: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def sizes(self) -> Int32:
-        """(N, 2) int32 height and width of the stored images."""
-        return self.storage.sizes
 
     def describe(self, sample: int) -> str:
         """Return the name of the source file that a sample came from, for messages.
@@ -123,7 +131,28 @@ class Dataset:
                 f"{self.path}: split {name!r} stores {len(storage)} images for {len(labels)} "
                 "labels; convert the dataset again"
             )
-        return Split(name, labels=labels, counts=counts, storage=storage, names_file=names_file)
+        return Split(
+            name,
+            labels=labels,
+            counts=counts,
+            storage=storage,
+            names_file=names_file,
+            orientations=self._orientations(name, len(labels)),
+        )
+
+    def _orientations(self, name: str, num_images: int) -> NDArray[np.uint8] | None:
+        """Load the orientations of a split's images, if `meta.json` says that some are turned."""
+        if not self.meta["splits"][name].get("turned"):
+            return None
+        path = self.path / f"{name}.orientations.npy"
+        orientations: NDArray[np.uint8] = load_array(path, dtype=np.uint8, ndim=1)
+        valid = len(orientations) == num_images and orientations.min() >= 1
+        if not valid or orientations.max() > 8:
+            raise DataError(
+                f"{path}: holds no Exif orientation (1 to 8) for each of the {num_images} images; "
+                "convert the dataset again"
+            )
+        return orientations
 
 
 def open_dataset(path: str | Path) -> Dataset:

@@ -12,6 +12,7 @@ from fastssd.data.dataset import Split
 from fastssd.data.decode.decoder import DecodeError, Decoder
 from fastssd.data.draws import Draws, Int64
 from fastssd.data.loader import HostBatch
+from fastssd.data.orientation import stored_boxes, turn_batch
 from fastssd.errors import DataError
 
 
@@ -55,6 +56,9 @@ def image_fetch(
 
     def fetch(draws: Draws) -> HostBatch:
         boxes = augmentation.boxes(draws.samples, draws.views, split.sizes[draws.samples])
+        turned = None if split.orientations is None else split.orientations[draws.samples]
+        if turned is not None:
+            boxes = stored_boxes(boxes, turned, split.storage.sizes[draws.samples])
         stored = [split.storage.read(int(sample)) for sample in draws.samples]
         try:
             pixels = decoder.decode(stored, boxes, augmentation.size)
@@ -64,6 +68,8 @@ def image_fetch(
                 f"{split.describe(sample)} (sample {sample} of {split.name}): {error.reason}; "
                 "convert the dataset again, with --on-error skip to leave such images out"
             ) from error
+        if turned is not None:
+            turn_batch(pixels, turned)
         batch = {
             PIXELS: torch.from_numpy(pixels),
             LABELS: torch.from_numpy(split.labels[draws.samples]),

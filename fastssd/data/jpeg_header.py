@@ -1,6 +1,7 @@
 """The frame header of a JPEG file, read without decoding."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 SIGNATURE = b"\xff\xd8\xff"
 
@@ -8,6 +9,8 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # DHT, JPG,
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _WITHOUT_LENGTH = frozenset(range(0xD0, 0xD9)) | {0x01}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_EXIF, _EXIF_SIGNATURE, _ORIENTATION_TAG = 0xE1, b"Exif\0\0", 0x0112
+_EXIF_INTEGERS = {3: 2, 4: 4}  # the types of integers that writers use here: bytes of each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +23,7 @@ class Frame:
         height: Pixels.
         width: Pixels.
         num_components: 1 grey, 3 colour, 4 CMYK.
+        orientation: Exif's, 1 (upright) to 8; 1 where the file says nothing sensible.
     """
 
     process: int
@@ -27,6 +31,7 @@ class Frame:
     height: int
     width: int
     num_components: int
+    orientation: int = 1
 
     @property
     def common(self) -> bool:
@@ -46,7 +51,7 @@ def read_frame(content: bytes) -> Frame:
     """
     if not content.startswith(SIGNATURE):
         raise ValueError("it is not a JPEG file")
-    at = 2
+    at, orientation = 2, 1
     while at + 4 <= len(content):
         if content[at] != 0xFF:
             raise ValueError(f"no marker where one is due, at byte {at}")
@@ -61,12 +66,32 @@ def read_frame(content: bytes) -> Frame:
             raise ValueError("its header describes no image")
         length = int.from_bytes(content[at + 2 : at + 4], "big")
         if marker in _START_OF_FRAME:
-            return _frame(marker, content[at + 4 : at + 2 + length])
+            return _frame(marker, content[at + 4 : at + 2 + length], orientation)
+        if marker == _EXIF and content.startswith(_EXIF_SIGNATURE, at + 4):
+            orientation = _orientation(content[at + 4 + len(_EXIF_SIGNATURE) : at + 2 + length])
         at += 2 + length
     raise ValueError("it ends within its header")
 
 
-def _frame(marker: int, payload: bytes) -> Frame:
+def _orientation(exif: bytes) -> int:
+    """Return the orientation of an Exif block; 1 if it holds none or cannot be read."""
+    order: Literal["little", "big"] = "little" if exif.startswith(b"II") else "big"
+
+    def number(at: int, num_bytes: int) -> int:
+        return int.from_bytes(exif[at : at + num_bytes], order)  # 0 behind the end
+
+    if not exif.startswith((b"II*\0", b"MM\0*")):
+        return 1
+    first = number(4, 4)
+    entries = range(first + 2, min(first + 2 + 12 * number(first, 2), len(exif) - 11), 12)
+    for at in entries:
+        if number(at, 2) == _ORIENTATION_TAG and number(at + 2, 2) in _EXIF_INTEGERS:
+            value = number(at + 8, _EXIF_INTEGERS[number(at + 2, 2)])
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _frame(marker: int, payload: bytes, orientation: int) -> Frame:
     if len(payload) < 6:
         raise ValueError("it ends within its header")
     return Frame(
@@ -75,4 +100,5 @@ def _frame(marker: int, payload: bytes) -> Frame:
         height=int.from_bytes(payload[1:3], "big"),
         width=int.from_bytes(payload[3:5], "big"),
         num_components=payload[5],
+        orientation=orientation,
     )

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from fastssd.data.sources.image_folder import open_image_folder
-from fastssd.data.sources.sources import open_source
+from fastssd.data.sources.source import SourceOptions
+from fastssd.data.sources.sources import find_kind, open_source
 from fastssd.errors import ConfigError, DataError
 
 
@@ -47,7 +47,7 @@ def test_a_tree_with_splits_is_listed_by_class_and_name(tree):
 
 
 def test_a_tree_of_class_folders_is_one_training_split(tree):
-    source = open_image_folder(str(tree / "train"))
+    source = open_source(str(tree / "train"))
     assert list(source.splits) == ["train"]
     assert len(source.splits["train"].labels) == 19
 
@@ -57,7 +57,7 @@ def test_images_in_folders_within_a_class_and_behind_links_are_found(tree):
     (tree / "train/ant/0.JPEG").rename(tree / "train/ant/more/0.jpg")
     (tree / "train/dog").symlink_to(tree / "train/cat")
 
-    train = open_image_folder(str(tree)).splits["train"]
+    train = open_source(str(tree)).splits["train"]
 
     assert np.bincount(train.labels).tolist() == [8, 6, 5, 5]
     assert "train/ant/more/0.jpg" in train.names
@@ -68,7 +68,7 @@ def test_what_is_left_aside_is_noted(tree):
     (tree / ".cache").mkdir()
     (tree / "train/ant/readme.txt").write_text("hello")
 
-    notes = " ".join(open_image_folder(str(tree)).notes)
+    notes = " ".join(open_source(str(tree)).notes)
 
     assert "extra" in notes
     assert "1 files" in notes
@@ -78,21 +78,57 @@ def test_what_is_left_aside_is_noted(tree):
 def test_a_test_class_without_training_folder_is_refused(tree):
     (tree / "test/yak").mkdir()
     with pytest.raises(DataError, match="yak are not among the training classes"):
-        open_image_folder(str(tree))
+        open_source(str(tree))
 
 
 def test_a_tree_with_a_test_split_alone_is_refused(tree):
     (tree / "train").rename(tree / "training")
     with pytest.raises(ConfigError, match="has test but no train"):
-        open_image_folder(str(tree))
+        open_source(str(tree))
 
 
 def test_a_folder_without_classes_is_refused(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(ConfigError, match="holds no folders"):
-        open_image_folder(str(tmp_path))
+        open_source(str(tmp_path))
 
 
 def test_a_source_that_is_neither_a_name_nor_a_folder_names_the_sources():
-    with pytest.raises(ConfigError, match=r"neither a folder.*digits"):
+    with pytest.raises(ConfigError, match=r"neither a folder.*did you mean digits"):
         open_source("digitz")
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["train/ant/0.jpg"], "folder"),
+        (["ant/0.jpg", "left.tar"], "folder"),
+        (["a_train.txt", "images/0.jpg"], "list"),
+        (["train.csv", "images/0.jpg"], "csv"),
+        (["train2018.json", "val2018.json", "train_val2018/0.jpg"], "inat"),
+        (["train", "test", "meta"], "cifar"),
+        (["data_batch_1.bin"], "cifar"),
+        (["dataset_dict.json", "train/state.json"], "hf"),
+        (["data/train-00000-of-00001.parquet"], "hf"),
+        (["a-000.tar", "a-001.tar"], "webdataset"),
+        (["train/000.tar", "val/000.tar"], "webdataset"),
+        (["train.beton", "val.beton"], "beton"),
+    ],
+)
+def test_the_kind_of_a_folder_is_told_by_its_files(tmp_path, files, kind):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert find_kind(str(tmp_path)) == kind
+
+
+def test_a_folder_that_could_be_two_kinds_asks_for_one(tree):
+    (tree / "ImageNet_LT_train.txt").write_text("train/ant/0.JPEG 0\n")
+    with pytest.raises(ConfigError, match="could be folder or list: say which with --kind"):
+        open_source(str(tree))
+    assert open_source(str(tree), kind="folder").classes == ["ant", "bee", "cat"]
+
+
+def test_an_option_of_another_kind_is_refused(tree):
+    with pytest.raises(ConfigError, match=r"--label-column.*kind folder.*csv"):
+        open_source(str(tree), options=SourceOptions(label_column="label"))

@@ -49,7 +49,17 @@ def test_help_lists_sources_and_formats_without_importing_pytorch():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT
     )
-    for text in ("digits", "FOLDER/train/CLASS", "memory", "ffcv", "--on-error", "examples"):
+    for text in (
+        "digits",
+        "DIR/train/CLASS",
+        "imagenet_lt",
+        "--kind",
+        "--root",
+        "memory",
+        "ffcv",
+        "--on-error",
+        "examples",
+    ):
         assert text in done.stdout
     assert done.stdout.rstrip().endswith("code 0 False False")
 
@@ -73,6 +83,7 @@ def test_the_quickstart_command_works_from_the_project_root(tmp_path):
 def test_options_reach_the_conversion(tool, tree, tmp_path, capsys):
     options = "--format ffcv --name insects --imbalance 3 --imbalance-type step --seed 7"
     more = "--max-per-class 9 --val-per-class 2 --test-per-class 1 --on-error skip --threads 2"
+    more += " --orientation ignore"
 
     code = tool.main([str(tree), str(tmp_path / "out"), *options.split(), *more.split()])
 
@@ -86,6 +97,8 @@ def test_options_reach_the_conversion(tool, tree, tmp_path, capsys):
         "seed": 7,
         "val_per_class": 2,
         "test_per_class": 1,
+        "orientation": "ignore",
+        "short_side": None,
         "on_error": "skip",
     }
     assert {name: split["per_class"] for name, split in meta["splits"].items()} == {

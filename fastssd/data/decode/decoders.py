@@ -9,6 +9,8 @@ from fastssd.data.decode.decoder import Decoder
 from fastssd.errors import ConfigError
 
 AUTO = "auto"
+FFCV = "ffcv"
+"""FFCV's own Loader, which is no `Decoder`: it draws its own crops; see `data/ffcv_loader.py`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +30,7 @@ class DecoderEntry:
     @property
     def present(self) -> bool:
         """Whether the module is installed."""
-        return find_spec(self.requires) is not None
+        return _installed(self.requires)
 
 
 def _torchvision() -> Decoder:
@@ -37,10 +39,23 @@ def _torchvision() -> Decoder:
     return TorchvisionDecoder()
 
 
+def _dali() -> Decoder:
+    import torch
+
+    from fastssd.data.decode.dali_decoder import MIXED, DaliDecoder
+
+    if torch.cuda.is_available():
+        return DaliDecoder(device=MIXED, device_id=torch.cuda.current_device(), threads=2)
+    return DaliDecoder()
+
+
 DECODERS: dict[str, DecoderEntry] = {
     # Best first: `auto` takes the first whose module is installed.
     "torchvision": DecoderEntry(
         requires="torchvision", install="pip install torchvision", build=_torchvision
+    ),
+    "dali": DecoderEntry(
+        requires="nvidia.dali", install="pip install 'fastssd[dali]'", build=_dali
     ),
 }
 
@@ -48,23 +63,36 @@ DECODERS: dict[str, DecoderEntry] = {
 def build_decoder(name: str = AUTO) -> Decoder:
     """Return the decoder of that name; `auto` is the best of those installed.
 
+    For `ffcv` it is that of `auto`: it decodes what FFCV's Loader does not, evaluation's images.
+
     Raises:
         ConfigError: If there is no such decoder, or its module is not installed.
     """
-    if name == AUTO:
+    if name == FFCV and not _installed("ffcv"):
+        raise _missing(name, "ffcv", "pip install 'fastssd[ffcv]'")
+    if name in (AUTO, FFCV):
         for entry in DECODERS.values():
             if entry.present:
                 return entry.build()
         installs = " or ".join(f"`{entry.install}`" for entry in DECODERS.values())
         raise ConfigError(f"data.decoder=auto: no decoder is installed: {installs}")
     if name not in DECODERS:
-        choices = [AUTO, *DECODERS]
+        choices = [AUTO, *DECODERS, FFCV]
         nearest = difflib.get_close_matches(name, choices, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"data.decoder={name}: choose one of {', '.join(choices)}{hint}")
     entry = DECODERS[name]
     if not entry.present:
-        raise ConfigError(
-            f"data.decoder={name}: the module {entry.requires} is missing: `{entry.install}`"
-        )
+        raise _missing(name, entry.requires, entry.install)
     return entry.build()
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that the module would be in
+        return False
+
+
+def _missing(name: str, module: str, install: str) -> ConfigError:
+    return ConfigError(f"data.decoder={name}: the module {module} is missing: `{install}`")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastssd.data.sources.source import TEST, TRAIN, Source
+from fastssd.data.sources.source import TEST, TRAIN, OpenedSource, Source, SourceOptions
 from fastssd.errors import ConfigError
 
 TEST_PER_CLASS = 36
@@ -31,25 +31,15 @@ class DigitsSplit:
         pixels: NDArray[np.uint8] = self.pixels[row]
         return pixels
 
+    def missing(self, rows: NDArray[np.int64]) -> Sequence[str]:
+        return ()
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DigitsSource:
-    """The digits, with the last 36 of each class as the test set.
+
+def open_digits(origin: str, options: SourceOptions) -> Source:
+    """Return the digits, with the last 36 of each class as the test set.
 
     The data set is in the order of its writers, so the test digits are by other people than the
     training digits.
-    """
-
-    splits: dict[str, DigitsSplit]
-    name: str = "digits"
-    kind: str = "digits"
-    origin: str = "digits"
-    classes: Sequence[str] = tuple("0123456789")
-    notes: Sequence[str] = ()
-
-
-def open_digits(origin: str) -> Source:
-    """Return the digits.
 
     Raises:
         ConfigError: If scikit-learn is not installed.
@@ -72,4 +62,10 @@ def open_digits(origin: str) -> Source:
         rows = np.flatnonzero(mask)
         return DigitsSplit(labels[rows], [f"digits[{row}]" for row in rows], pixels[rows])
 
-    return DigitsSource(splits={TRAIN: split(~test), TEST: split(test)}, origin=origin)
+    return OpenedSource(
+        name="digits",
+        kind="digits",
+        origin=origin,
+        classes=tuple("0123456789"),
+        splits={TRAIN: split(~test), TEST: split(test)},
+    )

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastssd.data.sources.source import SPLITS, TRAIN, Source
+from fastssd.data.sources.image_files import FileSplit
+from fastssd.data.sources.source import SPLITS, TRAIN, OpenedSource, Source, SourceOptions
 from fastssd.errors import ConfigError, DataError
 
 EXTENSIONS = (
@@ -26,38 +25,13 @@ EXTENSIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FolderSplit:
-    """The files of one split, sorted by class and path.
-
-    Attributes:
-        labels: (N,) int64.
-        names: (N) paths relative to the root, with forward slashes.
-        root: The root of the tree.
-    """
-
-    labels: NDArray[np.int64]
-    names: Sequence[str]
-    root: Path
-
-    def read(self, row: int) -> bytes:
-        return (self.root / self.names[row]).read_bytes()
+def is_image_folder(path: Path) -> bool:
+    """Return whether a path holds a training folder with folders in it."""
+    return (path / TRAIN).is_dir() and bool(_folders(path / TRAIN))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FolderSource:
-    """A folder of images; the classes are the names of its folders, sorted."""
-
-    name: str
-    origin: str
-    classes: Sequence[str]
-    splits: dict[str, FolderSplit]
-    notes: Sequence[str]
-    kind: str = "folder"
-
-
-def open_image_folder(origin: str) -> Source:
-    """List the images of a tree; none is opened.
+def open_image_folder(origin: str, options: SourceOptions) -> Source:
+    """List the images of a tree; none is opened. The classes are its folders' names, sorted.
 
     Raises:
         ConfigError: If there is no such folder or it holds no classes.
@@ -85,7 +59,9 @@ def open_image_folder(origin: str) -> Source:
         )
     splits = {name: _list(root, folder, classes, notes) for name, folder in folders.items()}
     name = root.resolve().name
-    return FolderSource(name=name, origin=origin, classes=classes, splits=splits, notes=notes)
+    return OpenedSource(
+        name=name, kind="folder", origin=origin, classes=classes, splits=splits, notes=notes
+    )
 
 
 def _folders(folder: Path) -> list[str]:
@@ -93,7 +69,7 @@ def _folders(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def _list(root: Path, folder: Path, classes: Sequence[str], notes: list[str]) -> FolderSplit:
+def _list(root: Path, folder: Path, classes: Sequence[str], notes: list[str]) -> FileSplit:
     unknown = sorted(set(_folders(folder)) - set(classes))
     if unknown:
         raise DataError(
@@ -113,7 +89,7 @@ def _list(root: Path, folder: Path, classes: Sequence[str], notes: list[str]) ->
         labels.extend([label] * len(images))
     if num_others:
         notes.append(f"not used: {num_others} files in {folder} that are not named like images")
-    return FolderSplit(np.array(labels, dtype=np.int64), names, root)
+    return FileSplit(np.array(labels, dtype=np.int64), names, root)
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -19,7 +19,8 @@ class BetonStorage:
     """A mapped `.beton` file, by fastssd or by FFCV's own writer.
 
     Attributes:
-        labels: (N,) int64, or None where the file has no integer field.
+        integers: The integer fields by name, in the file's order, (N,) int64 each.
+        labels: The first of them, or None where there is none.
         page_size: Bytes.
     """
 
@@ -27,7 +28,8 @@ class BetonStorage:
         self._path = path
         self._bytes = map_bytes(path)
         parsed = layout.parse(self._bytes, path)
-        self.labels = parsed.labels
+        self.integers = parsed.integers
+        self.labels = next(iter(parsed.integers.values()), None)
         self.page_size = parsed.page_size
         self.sizes: Int32 = np.stack([parsed.images["height"], parsed.images["width"]], 1).astype(
             np.int32

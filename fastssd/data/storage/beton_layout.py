@@ -33,10 +33,16 @@ ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 
 TYPE_FLOAT, TYPE_INT, TYPE_RGB_IMAGE = 0, 1, 2
 IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+_BYTES = np.dtype([("ptr", "<u8"), ("size", "<u8")])
 FIELD_TYPES: dict[int, np.dtype[Any]] = {
     TYPE_FLOAT: np.dtype("<f8"),
     TYPE_INT: np.dtype("<i8"),
     TYPE_RGB_IMAGE: IMAGE,
+    # Fields of FFCV's own that are passed over: bytes, arrays, JSON and tensors.
+    3: _BYTES,
+    4: np.dtype("<u8"),
+    5: _BYTES,
+    6: np.dtype("<u8"),
 }
 MODE_JPEG, MODE_RAW = 0, 1
 
@@ -56,13 +62,13 @@ class Layout:
 
     Attributes:
         images: (N,) records of the image field.
-        labels: (N,) int64, or None where the file has no integer field.
+        integers: The integer fields by name, in order, (N,) int64 each.
         sizes: (N,) uint64 bytes of each image's data.
         page_size: Bytes.
     """
 
     images: NDArray[Any]
-    labels: NDArray[np.int64] | None
+    integers: dict[str, NDArray[np.int64]]
     sizes: NDArray[np.uint64]
     page_size: int
 
@@ -84,33 +90,40 @@ def parse(content: UInt8, path: Path) -> Layout:
     if table_ptr == 0:
         raise _damaged(path, "its writer never finished it (no allocation table)")
 
-    type_ids, offset = _fields(content, int(header["num_fields"]), path)
+    type_ids, names, offset = _fields(content, int(header["num_fields"]), path)
     dtype = metadata_dtype(type_ids)
     metadata = _records(content, dtype, offset, num_samples, path, "metadata")
-    table_bytes = len(content) - table_ptr
-    if table_bytes != num_samples * ALLOCATION.itemsize:
+    # One allocation a sample and field that has data of its own. FFCV leaves out empty ones.
+    num_data = sum(type_id not in (TYPE_FLOAT, TYPE_INT) for type_id in type_ids)
+    num_allocations, rest = divmod(len(content) - table_ptr, ALLOCATION.itemsize)
+    if rest or not num_samples <= num_allocations <= num_samples * num_data:
         raise _damaged(
             path,
-            f"{table_bytes} bytes of allocation table where {num_samples} samples need "
-            f"{num_samples * ALLOCATION.itemsize}; it is truncated or has other data fields",
+            f"{len(content) - table_ptr} bytes of allocation table where {num_samples} samples "
+            f"need {num_samples * num_data * ALLOCATION.itemsize}; it is truncated",
         )
-    table = _records(content, ALLOCATION, table_ptr, num_samples, path, "allocation table")
+    table = _records(content, ALLOCATION, table_ptr, num_allocations, path, "allocation table")
     images = metadata[f"f{type_ids.index(TYPE_RGB_IMAGE)}"]
     sizes = _data_sizes(images, table, table_ptr, path)
-    labels = metadata[f"f{type_ids.index(TYPE_INT)}"] if TYPE_INT in type_ids else None
-    return Layout(images, labels, sizes, page_size)
+    integers = {
+        name: metadata[f"f{i}"]
+        for i, (type_id, name) in enumerate(zip(type_ids, names, strict=True))
+        if type_id == TYPE_INT
+    }
+    return Layout(images, integers, sizes, page_size)
 
 
-def _fields(content: UInt8, num_fields: int, path: Path) -> tuple[list[int], int]:
+def _fields(content: UInt8, num_fields: int, path: Path) -> tuple[list[int], list[str], int]:
     descriptors = _records(content, DESCRIPTOR, HEADER.itemsize, num_fields, path, "descriptors")
     type_ids = [int(type_id) for type_id in descriptors["type_id"]]
+    names = [name.decode("utf-8", "replace") for name in descriptors["name"].tolist()]
     unknown = [t for t in type_ids if t not in FIELD_TYPES]
     if unknown or type_ids.count(TYPE_RGB_IMAGE) != 1:
         raise DataError(
             f"{path}: has fields of types {type_ids}; one RGB image field (type {TYPE_RGB_IMAGE}) "
-            f"and integer or float fields are supported: write it again with those"
+            f"and FFCV's other fields are supported, not custom ones: write it again with those"
         )
-    return type_ids, HEADER.itemsize + descriptors.nbytes
+    return type_ids, names, HEADER.itemsize + descriptors.nbytes
 
 
 def _data_sizes(

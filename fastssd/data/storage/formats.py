@@ -7,6 +7,7 @@ from pathlib import Path
 from fastssd.data.storage.beton import BetonStorage, BetonWriter
 from fastssd.data.storage.memory import MemoryWriter, open_memory
 from fastssd.data.storage.storage import Storage, StorageWriter
+from fastssd.data.storage.webdataset import WebDatasetStorage, WebDatasetWriter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,5 +41,11 @@ STORAGES: dict[str, StorageFormat] = {
         create=lambda folder, split, capacity: BetonWriter(
             folder / f"{split}.beton", capacity=capacity
         ),
+    ),
+    "webdataset": StorageFormat(
+        description=".tar shards, JPEG bytes kept as they are; DALI's own reader opens them",
+        keeps_jpeg=True,
+        open=WebDatasetStorage,
+        create=lambda folder, split, capacity: WebDatasetWriter(folder, split),
     ),
 }

@@ -6,6 +6,8 @@ from fastssd.errors import ConfigError
 
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_a_decoder_says_its_name_and_filter_for_the_manifest(name):
+    if not DECODERS[name].present:
+        pytest.skip(f"{DECODERS[name].requires} is not installed")
     decoder = build_decoder(name)
     assert decoder.name == name
     assert decoder.filter
@@ -25,3 +27,18 @@ def test_a_decoder_whose_module_is_missing_says_what_to_install(monkeypatch):
     for name in ("torchvision", "auto"):
         with pytest.raises(ConfigError, match="pip install torchvision"):
             build_decoder(name)
+
+
+@pytest.mark.parametrize("name", ["dali", "ffcv"])
+def test_a_decoder_whose_extra_is_missing_names_the_extra(monkeypatch, name):
+    def absent(module):
+        raise ModuleNotFoundError(f"No module named {module!r}")  # what a missing parent raises
+
+    monkeypatch.setattr("fastssd.data.decode.decoders.find_spec", absent)
+    with pytest.raises(ConfigError, match=rf"data\.decoder={name}.*fastssd\[{name}\]"):
+        build_decoder(name)
+
+
+def test_ffcvs_evaluation_is_decoded_by_the_best_decoder(monkeypatch):
+    monkeypatch.setattr("fastssd.data.decode.decoders.find_spec", lambda name: object())
+    assert build_decoder("ffcv").name == build_decoder("auto").name

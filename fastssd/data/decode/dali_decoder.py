@@ -1,0 +1,250 @@
+"""NVIDIA DALI as a decoder: the plan's boxes drive its decode, on the CPU or the GPU.
+
+JPEG files are decoded within the part that their boxes need, cut, and resized by DALI; raw images
+are cut here and resized by DALI. On the CPU its pixels before resizing are torchvision's, bit for
+bit. Its resize differs by rounding, one grey level, and in the outermost rows and columns of the
+output, by up to some 30 grey levels when a box is made much smaller: there DALI repeats the box's
+edge where Pillow and PyTorch leave the outside out.
+
+A damaged JPEG ends a DALI pipeline. The batch is then decoded by torchvision, which names the
+image, and the pipeline is replaced.
+
+A pipeline is not thread-safe and outlives no error, so each call of `decode` takes one of its own
+from a pool and puts it back: as many exist as calls ran at once. A lock around one pipeline would
+let the loader's threads wait for each other; one pipeline tied to each thread would die with it, at
+the end of every epoch.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import Pipeline
+
+from fastssd.data.decode.crop import crop
+from fastssd.data.decode.decoder import Int64
+from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
+from fastssd.data.jpeg_header import read_frame
+from fastssd.data.storage.image import JPEG, StoredImage, UInt8
+
+CPU, MIXED = "cpu", "mixed"
+
+_GPU_PIPELINES = 2  # one decodes while the pixels of the other are copied out
+_HEAD_BYTES = 4096  # most headers end before
+_AXES = [0, 1]  # rows, then columns
+
+
+class DaliDecoder:
+    """Decodes batches in DALI pipelines, one for each call that runs at a time.
+
+    Args:
+        device: ``cpu``; or ``mixed``: JPEG decode and resize on a GPU, whose pixels are copied
+            back. Raw images are resized on the CPU in both.
+        device_id: Which GPU.
+        threads: Of each pipeline. One is right on the CPU, where the loader's threads each decode
+            a batch.
+    """
+
+    name = "dali"
+
+    def __init__(self, *, device: str = CPU, device_id: int = 0, threads: int = 1) -> None:
+        if device not in (CPU, MIXED):
+            raise ValueError(f"device {device!r}: choose {CPU} or {MIXED}")
+        self.filter = f"triangular-antialias-{device}"
+        self._device = device
+        self._device_id = device_id if device == MIXED else None
+        self._threads = threads
+        self._idle: dict[_Graph, list[_Runner]] = {}
+        self._lock = threading.Lock()
+        self._gpu = threading.BoundedSemaphore(_GPU_PIPELINES)
+        self._torchvision = TorchvisionDecoder()
+
+    def decode(self, images: Sequence[StoredImage], boxes: Int64, size: int) -> UInt8:
+        if boxes.ndim != 3 or boxes.shape[0] != len(images) or boxes.shape[2] != 4:
+            raise ValueError(f"boxes of shape {boxes.shape} for {len(images)} images")
+        if len(images) and boxes[:, :, 2:].min(initial=1) < 1:
+            raise ValueError("a box without pixels")
+        out = np.empty((boxes.shape[1], len(images), size, size, 3), dtype=np.uint8)
+        jpegs = [i for i, image in enumerate(images) if image.mode == JPEG]
+        try:
+            self._decode(images, boxes, jpegs, out)
+        except _RefusedError:
+            # Raises for the first image that is damaged.
+            expected = self._torchvision.decode(images, boxes, size)
+            for i in jpegs:
+                try:
+                    self._decode(images, boxes, [i], out)
+                except _RefusedError:  # sound, but DALI cannot decode it
+                    out[:, i] = expected[:, i]
+        self._resize(images, boxes, [i for i in range(len(images)) if i not in set(jpegs)], out)
+        return out
+
+    def _decode(
+        self, images: Sequence[StoredImage], boxes: Int64, rows: list[int], out: UInt8
+    ) -> None:
+        """Write the views of some JPEG images into `out`."""
+        if not rows or not boxes.shape[1]:
+            return
+        contents = [images[i].data for i in rows]
+        sizes = np.array([_size(content) for content in contents], dtype=np.int64)
+        corners = boxes[rows].copy()
+        corners[:, :, 2:] += corners[:, :, :2]
+        # The part of the image that holds all its boxes, at least one pixel of it.
+        limits = np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)[:, None]
+        inside = np.clip(corners, [0, 0, 1, 1], limits - [1, 1, 0, 0])
+        start, end = inside[:, :, 1::-1].min(axis=1), inside[:, :, :1:-1].max(axis=1)
+        inputs: dict[str, Any] = {"jpeg": contents, "start": start, "shape": end - start}
+        for view in range(boxes.shape[1]):
+            inputs[f"start{view}"] = corners[:, view, 1::-1] - start
+            inputs[f"shape{view}"] = boxes[rows, view, :1:-1]
+        graph = _Graph(JPEG, boxes.shape[1], out.shape[2])
+        if self._device == MIXED:
+            with self._gpu:
+                out[:, rows] = self._run(graph, inputs, len(rows))
+        else:
+            out[:, rows] = self._run(graph, inputs, len(rows))
+
+    def _resize(
+        self, images: Sequence[StoredImage], boxes: Int64, rows: list[int], out: UInt8
+    ) -> None:
+        """Write the views of some raw images into `out`."""
+        crops, places = [], []
+        for i in rows:
+            for view, box in enumerate(boxes[i]):
+                cut = crop(images[i].data, box)
+                if cut.shape == out.shape[2:]:
+                    out[view, i] = cut
+                else:
+                    crops.append(np.ascontiguousarray(cut))
+                    places.append((view, i))
+        if crops:
+            graph = _Graph("raw", 1, out.shape[2])
+            pixels = self._run(graph, {"pixels": crops}, len(crops))[0]
+            out[tuple(np.array(places).T)] = pixels
+
+    def _run(self, graph: "_Graph", inputs: dict[str, Any], count: int) -> UInt8:
+        """Run a pipeline of the pool, or a new one, on `count` samples: (V, count, S, S, 3)."""
+        with self._lock:
+            idle = self._idle.setdefault(graph, [])
+            runner = idle.pop() if idle else None
+        if runner is None or runner.capacity < count:
+            runner = self._build(graph, capacity=1 << (count - 1).bit_length())
+        try:
+            pixels = runner.run(inputs)
+        except RuntimeError as error:
+            raise _RefusedError from error
+        with self._lock:
+            idle.append(runner)
+        return pixels
+
+    def _build(self, graph: "_Graph", *, capacity: int) -> "_Runner":
+        on_gpu = self._device == MIXED and graph.kind == JPEG
+        make: Any = Pipeline  # has no annotations
+        pipeline = make(
+            batch_size=capacity,
+            num_threads=self._threads,
+            device_id=self._device_id if on_gpu else None,
+            prefetch_queue_depth=1,
+            exec_async=False,
+            exec_pipelined=False,
+        )
+        with pipeline:
+            outputs = _jpeg_outputs(graph, self._device) if graph.kind == JPEG else _raw(graph)
+            pipeline.set_outputs(*outputs)
+        pipeline.build()
+        return _Runner(pipeline, capacity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """What a pipeline computes: the kind of its input, views, side of the output."""
+
+    kind: str
+    num_views: int
+    size: int
+
+
+class _RefusedError(Exception):
+    """DALI cannot decode a batch as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """A pipeline and the largest batch that it takes."""
+
+    pipeline: Any
+    capacity: int
+
+    def run(self, inputs: dict[str, Any]) -> UInt8:
+        for name, values in inputs.items():
+            if isinstance(values, np.ndarray):
+                values = values.astype(np.int32)
+            self.pipeline.feed_input(name, values)
+        outputs = [output.as_cpu().as_tensor() for output in self.pipeline.run()]
+        return np.stack([np.asarray(output) for output in outputs])
+
+
+def _jpeg_outputs(graph: _Graph, device: str) -> list[Any]:
+    image = fn.decoders.image_slice(
+        fn.external_source(name="jpeg", ndim=1, dtype=types.DALIDataType.UINT8),
+        device=device,
+        start=_numbers("start"),
+        shape=_numbers("shape"),
+        axes=_AXES,
+        output_type=types.DALIImageType.RGB,
+        adjust_orientation=False,
+        jpeg_fancy_upsampling=True,  # the CPU's way, for the GPU
+    )
+    return [
+        _resized(
+            fn.slice(
+                image,
+                start=_numbers(f"start{view}"),
+                shape=_numbers(f"shape{view}"),
+                axes=_AXES,
+                out_of_bounds_policy="pad",
+                fill_values=0,
+            ),
+            graph.size,
+        )
+        for view in range(graph.num_views)
+    ]
+
+
+def _raw(graph: _Graph) -> list[Any]:
+    pixels = fn.external_source(name="pixels", ndim=3, dtype=types.DALIDataType.UINT8, layout="HWC")
+    return [_resized(pixels, graph.size)]
+
+
+def _resized(pixels: Any, size: int) -> Any:  # noqa: ANN401 - DALI's nodes have no public type
+    return fn.resize(
+        pixels,
+        size=[size, size],
+        interp_type=types.DALIInterpType.INTERP_TRIANGULAR,
+        antialias=True,
+    )
+
+
+def _numbers(name: str) -> Any:  # noqa: ANN401
+    return fn.external_source(name=name, ndim=1, dtype=types.DALIDataType.INT32)
+
+
+def _size(content: UInt8) -> tuple[int, int]:
+    """Return the height and width that a JPEG's header tells.
+
+    Raises:
+        _RefusedError: If it tells none, or of a kind that decoders treat differently.
+    """
+    try:
+        try:
+            frame = read_frame(content[:_HEAD_BYTES].tobytes())
+        except ValueError:
+            frame = read_frame(content.tobytes())
+    except ValueError as error:
+        raise _RefusedError from error
+    if not frame.common or min(frame.height, frame.width) < 1:
+        raise _RefusedError
+    return frame.height, frame.width

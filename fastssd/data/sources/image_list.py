@@ -1,0 +1,109 @@
+"""Lists of `PATH LABEL` lines and a root, as ImageNet-LT, Places-LT and iNaturalist18 have them."""
+
+from pathlib import Path
+
+from fastssd.data.sources.image_files import FileSplit
+from fastssd.data.sources.listing import (
+    Listing,
+    classify,
+    read_class_names,
+    shared_images,
+    without_repeats,
+)
+from fastssd.data.sources.parts import find_parts, has_one, training_file
+from fastssd.data.sources.source import OpenedSource, Source, SourceOptions
+from fastssd.errors import ConfigError, DataError
+
+_PATTERN = "*train*.txt"
+
+
+def is_image_list(path: Path) -> bool:
+    """Return whether a path looks like a list, or a folder with a training list."""
+    return (path.is_file() and path.suffix == ".txt") or has_one(path, _PATTERN)
+
+
+def open_image_list(origin: str, options: SourceOptions) -> Source:
+    """Read lists of images; no image is opened.
+
+    Raises:
+        ConfigError: If there is no such list.
+        DataError: If a list is damaged; names file and line.
+    """
+    train = training_file(origin, _PATTERN, "list of images")
+    parts, notes = find_parts(train, options)
+    listings = {split: read_list(path) for split, path in parts.items()}
+    return source_of_files(
+        listings,
+        name=train.stem,
+        kind="list",
+        origin=origin,
+        root=options.root or train.parent,
+        options=options,
+        notes=notes,
+    )
+
+
+def read_list(path: Path) -> Listing:
+    """Read the lines of a list; the label is what stands behind the last blank.
+
+    Raises:
+        DataError: If the file cannot be read or a line is not `PATH LABEL`.
+    """
+    listing = Listing(str(path))
+    try:
+        # File names are bytes; those that are not UTF-8 must reach the file system unchanged.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+            for number, line in enumerate(file, 1):
+                parts = line.rsplit(None, 1)
+                if len(parts) == 2:
+                    listing.add(parts[0].strip(), parts[1], f"line {number}")
+                elif parts:
+                    raise DataError(
+                        f"{path}, line {number}: {line.strip()[:80]!r} is not `PATH LABEL`"
+                    )
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return listing
+
+
+def source_of_files(
+    listings: dict[str, Listing],
+    *,
+    name: str,
+    kind: str,
+    origin: str,
+    root: Path,
+    options: SourceOptions,
+    notes: list[str],
+) -> OpenedSource:
+    """Make a source of listed image files.
+
+    Args:
+        listings: By split.
+        name: The dataset's name.
+        kind: The registry's key.
+        origin: What the user named.
+        root: The folder that the listed paths start from.
+        options: What the user said.
+        notes: Lines to show the user; those about the lists are added.
+
+    Raises:
+        ConfigError: If the root is not a folder.
+        DataError: If the lists contradict themselves or each other.
+    """
+    if not root.is_dir():
+        raise ConfigError(f"--root {root}: there is no such folder")
+    kept: dict[str, Listing] = {}
+    for split, listing in listings.items():
+        kept[split], repeats = without_repeats(listing)
+        notes = [*notes, *repeats]
+    class_names = read_class_names(options.classes) if options.classes else None
+    classes, labels = classify(kept, class_names)
+    return OpenedSource(
+        name=name,
+        kind=kind,
+        origin=origin,
+        classes=classes,
+        splits={s: FileSplit(labels[s], listing.names, root) for s, listing in kept.items()},
+        notes=[*notes, *shared_images(kept)],
+    )

@@ -1,0 +1,121 @@
+"""iNaturalist's annotation files, `train2018.json` and `val2018.json` (COCO's form)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastssd.data.sources.image_files import FileSplit
+from fastssd.data.sources.listing import Listing, shared_images, without_repeats
+from fastssd.data.sources.parts import find_parts, has_one, training_file
+from fastssd.data.sources.source import (
+    TEST,
+    TRAIN,
+    VAL,
+    OpenedSource,
+    Source,
+    SourceOptions,
+)
+from fastssd.errors import ConfigError, DataError
+
+_PATTERN = "train*.json"
+
+
+def is_inaturalist(path: Path) -> bool:
+    """Return whether a path is an annotation file, or a folder with one for training."""
+    return (path.is_file() and path.suffix == ".json") or has_one(path, _PATTERN)
+
+
+def open_inaturalist(origin: str, options: SourceOptions) -> Source:
+    """Read annotation files; no image is opened.
+
+    The official validation set becomes the test split, as in all published numbers: it is the only
+    one with labels besides the training set.
+
+    Raises:
+        ConfigError: If there is no such file.
+        DataError: If a file is damaged or contradicts itself.
+    """
+    train = training_file(origin, _PATTERN, "annotation file")
+    parts, notes = find_parts(train, options)
+    if VAL in parts and TEST not in parts and options.val is None:
+        parts[TEST] = parts.pop(VAL)
+        notes = [f"{parts[TEST]} is taken as the test split, as all published numbers do"]
+    contents = {split: _load(path) for split, path in parts.items()}
+    classes = _classes(contents[TRAIN], parts[TRAIN])
+    root = options.root or train.parent
+    if not root.is_dir():
+        raise ConfigError(f"--root {root}: there is no such folder")
+    numbers = {number: label for label, number in enumerate(classes)}
+    splits, listings = {}, {}
+    for split, path in parts.items():
+        listing, repeats = without_repeats(_join(contents[split], path, classes))
+        notes += repeats
+        listings[split] = listing
+        labels = np.array([numbers[int(label)] for label in listing.labels], dtype=np.int64)
+        splits[split] = FileSplit(labels, listing.names, root)
+    names = list(classes.values())
+    if len(set(names)) < len(names):
+        names = [f"{number} {name}" for number, name in classes.items()]
+    return OpenedSource(
+        name=train.stem,
+        kind="inat",
+        origin=origin,
+        classes=names,
+        splits=splits,
+        notes=[*notes, *shared_images(listings)],
+    )
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+    keys = ("images", "annotations")
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
+        raise DataError(f"{path}: is not an annotation file: it has no lists {' and '.join(keys)}")
+    return content
+
+
+def _classes(content: Mapping[str, Any], path: Path) -> dict[int, str]:
+    """Return the categories' names by their number, in the order of the labels."""
+    try:
+        categories = {int(c["id"]): str(c.get("name", c["id"])) for c in content["categories"]}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: its list of categories is missing or damaged: {error!r}") from (
+            error
+        )
+    if not categories:
+        raise DataError(f"{path}: has no categories")
+    return dict(sorted(categories.items()))
+
+
+def _join(content: Mapping[str, Any], path: Path, classes: Mapping[int, str]) -> Listing:
+    """Match images with annotations by the image's number; the label is the category's number."""
+    listing = Listing(str(path))
+    try:
+        labels: dict[int, int] = {}
+        for annotation in content["annotations"]:
+            number, category = int(annotation["image_id"]), int(annotation["category_id"])
+            if category not in classes:
+                raise DataError(
+                    f"{path}: image {number} is of category {category}, which is not among the "
+                    f"{len(classes)} categories of the training set"
+                )
+            if labels.setdefault(number, category) != category:
+                raise DataError(
+                    f"{path}: image {number} has two categories, {labels[number]} and {category}"
+                )
+        for image in content["images"]:
+            number, name = int(image["id"]), str(image["file_name"])
+            if number not in labels:
+                raise DataError(f"{path}: image {number} ({name}) has no annotation")
+            listing.add(name, str(labels[number]), f"image {number}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: an image or annotation lacks a field: {error!r}") from error
+    if not listing.names:
+        raise DataError(f"{path}: lists no images")
+    return listing

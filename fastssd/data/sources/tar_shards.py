@@ -1,0 +1,262 @@
+"""WebDataset shards: `.tar` files whose members of one name are one sample.
+
+Nothing is unpacked: members are read where they lie, and their names are text for messages, never
+paths.
+"""
+
+import json
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastssd.data.sources.listing import Listing, classify, read_class_names
+from fastssd.data.sources.source import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    VAL,
+    OpenedSource,
+    Source,
+    SourceOptions,
+)
+from fastssd.errors import ConfigError, DataError
+
+_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "gif", "tif", "tiff")
+_LABEL_KEYS = ("label", "cls", "class", "target", "class_id", "category_id")
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MAX_LABEL_BYTES = 1 << 20
+_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSplit:
+    """The samples of one split's shards.
+
+    Attributes:
+        labels: (N,) int64.
+        names: (N) ``SHARD/MEMBER``.
+        shards: The files.
+        places: (N, 3) int64 shard, first byte and number of bytes of each image.
+    """
+
+    labels: NDArray[np.int64]
+    names: Sequence[str]
+    shards: Sequence[Path]
+    places: NDArray[np.int64]
+
+    def read(self, row: int) -> bytes:
+        shard, start, num_bytes = map(int, self.places[row])
+        with self.shards[shard].open("rb") as file:
+            file.seek(start)
+            content: bytes = file.read(num_bytes)
+        if len(content) != num_bytes:
+            raise ValueError("its shard was cut short since it was opened")
+        return content
+
+    def missing(self, rows: NDArray[np.int64]) -> Sequence[str]:
+        return ()
+
+
+@dataclass(slots=True)
+class _Index:
+    """What is known of one split while its shards are read."""
+
+    listing: Listing
+    places: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+def is_tar_shards(path: Path) -> bool:
+    """Return whether a path is a shard, a pattern of shards, or a folder that holds some."""
+    if path.is_dir():
+        if any(entry.is_dir() and entry.name not in SPLITS for entry in path.iterdir()):
+            return False  # a tree of images, with an archive left in it
+        return any(path.glob("*.tar")) or any(path.glob(f"{TRAIN}/*.tar"))
+    return path.name.endswith(".tar")
+
+
+def open_tar_shards(origin: str, options: SourceOptions) -> Source:
+    """Read the headers of all shards; no image is opened.
+
+    Raises:
+        ConfigError: If there are no such shards.
+        DataError: If a shard is damaged, or a sample has no image or label; names both.
+    """
+    shards = _shards_by_split(origin)
+    for split, text in ((VAL, options.val), (TEST, options.test)):
+        if text is not None:
+            shards[split] = _expand(text, f"--{split}")
+    if TRAIN not in shards:
+        raise ConfigError(f"SOURCE {origin}: has shards for {', '.join(shards)}, but no {TRAIN}")
+    notes: list[str] = []
+    indices = {split: _index(files, options, notes) for split, files in shards.items()}
+    named = read_class_names(options.classes) if options.classes else None
+    listings = {split: index.listing for split, index in indices.items()}
+    classes, labels = classify(listings, named or _number_names(listings))
+    path = Path(_BRACES.sub("", origin))
+    return OpenedSource(
+        name=path.resolve().name.removesuffix(".tar").rstrip("-_*"),
+        kind="webdataset",
+        origin=origin,
+        classes=classes,
+        splits={
+            split: ShardSplit(
+                labels[split],
+                index.listing.names,
+                shards[split],
+                np.array(index.places, dtype=np.int64).reshape(-1, 3),
+            )
+            for split, index in indices.items()
+        },
+        notes=notes,
+    )
+
+
+def _number_names(listings: Mapping[str, Listing]) -> list[str] | None:
+    """Return numbers as names, since the folder within a shard's name says nothing of a class."""
+    labels = set(listings[TRAIN].labels)
+    if not labels or not all(label.isascii() and label.isdigit() for label in labels):
+        return None
+    largest = max(map(int, labels))
+    return [str(i) for i in range(largest + 1)] if largest < 2 * len(labels) + 1000 else None
+
+
+def _shards_by_split(origin: str) -> dict[str, list[Path]]:
+    folder = Path(origin)
+    if not folder.is_dir():
+        return {TRAIN: _expand(origin, "SOURCE")}
+    shards = {split: sorted(folder.glob(f"{split}/*.tar")) for split in SPLITS}
+    flat = sorted(folder.glob("*.tar"))
+    for split in SPLITS:
+        shards[split] += [file for file in flat if split in file.name]
+    if not any(shards.values()):
+        shards[TRAIN] = flat
+    elif unclear := [file.name for file in flat if not any(s in file.name for s in SPLITS)]:
+        raise ConfigError(
+            f"SOURCE {origin}: some shards are named after a split, but not {unclear[0]}: name the "
+            "training shards as SOURCE, such as 'a-{0000..0012}.tar', and others with --val, --test"
+        )
+    return {split: files for split, files in shards.items() if files}
+
+
+def _expand(pattern: str, option: str) -> list[Path]:
+    """Return the shards that a pattern names: `{0000..0012}` in braces, or `*`."""
+    braces = _BRACES.search(pattern)
+    if braces:
+        first, last = braces.groups()
+        files = [
+            Path(pattern[: braces.start()] + str(i).zfill(len(first)) + pattern[braces.end() :])
+            for i in range(int(first), int(last) + 1)
+        ]
+    elif "*" in pattern:
+        files = sorted(Path(pattern).parent.glob(Path(pattern).name))
+    elif Path(pattern).is_dir():
+        files = sorted(Path(pattern).glob("*.tar"))
+    else:
+        files = [Path(pattern)]
+    absent = [file for file in files if not file.is_file()]
+    if absent or not files:
+        listed = ", ".join(map(str, absent[:5])) or pattern
+        raise ConfigError(
+            f"{option} {pattern}: {len(absent) or 'all'} shards are missing: {listed}"
+        )
+    return files
+
+
+def _index(shards: Sequence[Path], options: SourceOptions, notes: list[str]) -> _Index:
+    index = _Index(Listing(str(shards[0].parent)))
+    num_others = 0
+    for number, shard in enumerate(shards):
+        sample: dict[str, tarfile.TarInfo] = {}
+        before = None
+        try:
+            with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    if not member.isreg() or member.issparse():
+                        num_others += not member.isdir()
+                        continue
+                    key, extension = _split_name(member.name)
+                    if key != before:
+                        _add(index, number, shard, sample, tar, options)
+                        sample, before = {}, key
+                    if extension in sample:
+                        raise DataError(f"{shard}: {member.name} is there twice")
+                    sample[extension] = member
+                _add(index, number, shard, sample, tar, options)
+                file.seek(tar.offset)
+                if file.read(_BLOCK) != bytes(_BLOCK):
+                    raise DataError(f"{shard}: is cut short: it has no end-of-archive mark")
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise DataError(f"{shard}: is not a whole, uncompressed .tar file: {error}") from error
+    if num_others:
+        notes.append(f"not used: {num_others} links or special members in the shards")
+    return index
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return what the members of a sample share, and the rest, as WebDataset splits names."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, extension = file.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _add(
+    index: _Index,
+    number: int,
+    shard: Path,
+    sample: Mapping[str, tarfile.TarInfo],
+    tar: tarfile.TarFile,
+    options: SourceOptions,
+) -> None:
+    """Add a sample, if it has members: its image's place and its label."""
+    if not sample:
+        return
+    any_member = next(iter(sample.values())).name
+    wanted = options.image_column
+    images = [e for e in sample if (e == wanted if wanted else e.split(".")[-1] in _IMAGES)]
+    if len(images) != 1:
+        raise DataError(
+            f"{shard}: the sample of {any_member} has {len(images)} images among "
+            f"{', '.join(sample)}: exactly one is expected; name its extension with --image-column"
+        )
+    member = sample[images[0]]
+    label = _label(sample, tar, shard, options)
+    index.places.append((number, member.offset_data, member.size))
+    index.listing.add(f"{shard.name}/{member.name}", label, f"sample of {shard.name}")
+
+
+def _label(
+    sample: Mapping[str, tarfile.TarInfo],
+    tar: tarfile.TarFile,
+    shard: Path,
+    options: SourceOptions,
+) -> str:
+    kind = "cls" if "cls" in sample and not options.label_column else "json"
+    any_member = next(iter(sample.values())).name
+    if kind not in sample:
+        raise DataError(f"{shard}: the sample of {any_member} has no .cls and no .json for a label")
+    member = sample[kind]
+    file = tar.extractfile(member) if member.size <= _MAX_LABEL_BYTES else None
+    try:
+        text = (file.read() if file else b"").decode("utf-8").strip()
+        value = text if kind == "cls" else _of_json(json.loads(text), options.label_column)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{shard}: {member.name} holds no label: {error}") from error
+    if not value:
+        raise DataError(f"{shard}: {member.name} holds no label")
+    return value
+
+
+def _of_json(value: object, key: str | None) -> str:
+    if isinstance(value, dict):
+        found = [name for name in ((key,) if key else _LABEL_KEYS) if name in value]
+        if not found:
+            raise ValueError(f"it has the keys {', '.join(map(str, value))}: use --label-column")
+        value = value[found[0]]
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{value!r} is neither a number nor a name")
+    return str(value)

@@ -1,0 +1,485 @@
+"""What can be wrong with a source or an output: each with its message and exit code.
+
+One table, run through the command line. Every case makes its own small files.
+"""
+
+import importlib.util
+import io
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCRIPT = PROJECT / "tools" / "convert_dataset.py"
+
+
+@pytest.fixture(scope="module")
+def main():
+    """The command line, within this process."""
+    spec = importlib.util.spec_from_file_location("convert_dataset", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def jpeg(seed=0, size=12):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def put(root, files):
+    """Write files of text or bytes and return the root."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def tree(root, **changes):
+    """Two classes of three JPEG files, with changed or added files; None leaves one out."""
+    files = {f"{name}/{i}.jpg": jpeg(i) for name in ("ant", "bee") for i in range(3)}
+    files.update({name.replace("__", "/"): content for name, content in changes.items()})
+    return put(root, {name: c for name, c in files.items() if c is not None})
+
+
+def listed(root, text, name="a.txt"):
+    tree(root / "images")
+    return put(root, {name: text})
+
+
+def tar(root, members, name="a.tar"):
+    with tarfile.open(root / name, "w") as file:
+        for member_name, content in members:
+            member = tarfile.TarInfo(member_name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+
+
+def in_tree(changes, *arguments):
+    """A case with a tree of images."""
+
+    def make(root):
+        tree(root / "src")
+        put(root / "src", changes)
+        return ["src", "out", *arguments]
+
+    return make
+
+
+def in_list(text, *arguments, name="a.txt"):
+    """A case with a list of images."""
+
+    def make(root):
+        listed(root, text, name)
+        return [name, "out", "--root", "images", *arguments]
+
+    return make
+
+
+def in_json(change, *arguments):
+    """A case with an iNaturalist file."""
+
+    def make(root):
+        tree(root / "images")
+        content = {
+            "images": [
+                {"id": i, "file_name": f"{'ant' if i < 2 else 'bee'}/{i % 2}.jpg"} for i in range(4)
+            ],
+            "annotations": [{"image_id": i, "category_id": i // 2} for i in range(4)],
+            "categories": [{"id": 0, "name": "ant"}, {"id": 1, "name": "bee"}],
+        }
+        change(content)
+        put(root, {"train2018.json": json.dumps(content)})
+        return ["train2018.json", "out", "--root", "images", *arguments]
+
+    return make
+
+
+def in_tar(members, *arguments, keep=None):
+    """A case with a shard."""
+
+    def make(root):
+        tar(root, members)
+        content = (root / "a.tar").read_bytes()
+        (root / "a.tar").write_bytes(content[:keep])
+        return ["a.tar", "out", *arguments]
+
+    return make
+
+
+def in_cifar(**changes):
+    """A case with the python files of CIFAR-100, made small."""
+
+    def make(root):
+        files = {
+            name: {"data": np.zeros((200, 3072), np.uint8), "fine_labels": [*range(100)] * 2}
+            for name in ("train", "test")
+        }
+        files["meta"] = {"fine_label_names": [f"c{i}" for i in range(100)]}
+        for name, change in changes.items():
+            change(files, name)
+        put(root / "src", {name: pickle.dumps(value, 2) for name, value in files.items()})
+        return ["src", "out"]
+
+    return make
+
+
+def entry(key, value):
+    """A change to one entry of a made CIFAR file."""
+
+    def change(files, name):
+        files[name][key] = value
+
+    return change
+
+
+def existing(root):
+    tree(root / "src")
+    (root / "out").mkdir()
+    return ["src", "out"]
+
+
+def below_a_file(root):
+    tree(root / "src")
+    put(root, {"file": "x"})
+    return ["src", "file/out"]
+
+
+def not_a_dataset(root):
+    tree(root / "src")
+    put(root, {"out/precious.txt": "x"})
+    return ["src", "out", "--overwrite"]
+
+
+def truncated_beton(root):
+    put(root, {"a.beton": bytes(5000)})
+    return ["a.beton", "out"]
+
+
+def empty_class(root):
+    tree(root / "src")
+    (root / "src/yak").mkdir()
+    return ["src", "out"]
+
+
+def unknown_test_class(root):
+    tree(root / "src/train")
+    put(root / "src/test/yak", {"0.jpg": jpeg()})
+    return ["src", "out"]
+
+
+def skipped_class(root):
+    tree(root / "src")
+    put(root / "src", {f"bee/{i}.jpg": b"" for i in range(3)})
+    return ["src", "out", "--on-error", "skip"]
+
+
+def remade(**changes):
+    return lambda content: content.update(changes)
+
+
+GOOD = "ant/0.jpg 0\nbee/0.jpg 1\n"
+SAMPLE = [("0.jpg", jpeg()), ("0.cls", b"0")]
+
+# what is wrong: how to make it, exit code, and what the message must say
+CASES = {
+    "no such source": (lambda root: ["nowhere", "out"], 2, ["nowhere"]),
+    "a misspelt name": (lambda root: ["imagnet_lt", "out"], 2, ["did you mean imagenet_lt"]),
+    "an unknown kind of file": (
+        lambda root: [str(put(root, {"a.doc": "x"}) / "a.doc"), "out"],
+        2,
+        ["a.doc", "--kind"],
+    ),
+    "a name without its root": (lambda root: ["inat18", "out"], 2, ["--root", "train_val2018"]),
+    "a root that is not there": (
+        lambda root: ["places_lt", "out", "--root", "gone"],
+        2,
+        ["--root gone"],
+    ),
+    "an option of another kind": (in_tree({}, "--label-column", "x"), 2, ["--label-column", "csv"]),
+    "a folder without classes": (
+        lambda root: [str(put(root / "src", {"0.jpg": jpeg()})), "out"],
+        2,
+        ["src", "CLASS"],
+    ),
+    "an empty class folder": (empty_class, 2, ["'yak'"]),
+    "a test class without training images": (unknown_test_class, 3, ["yak"]),
+    "an empty file": (in_tree({"ant/1.jpg": b""}), 3, ["ant/1.jpg", "empty"]),
+    "a truncated JPEG": (in_tree({"ant/1.jpg": jpeg()[:-30]}), 3, ["ant/1.jpg", "--on-error skip"]),
+    "a text file called .jpg": (in_tree({"bee/2.jpg": "hello"}), 3, ["bee/2.jpg", "known kind"]),
+    "a class that is all damaged": (skipped_class, 3, ["'bee'", "bee/0.jpg"]),
+    "a missing file": (in_list(GOOD + "ant/gone.jpg 0"), 3, ["1 of 3", "ant/gone.jpg"]),
+    "files that are all missing": (
+        in_list("x/0.jpg 0\ny/0.jpg 1", "--on-error", "skip"),
+        3,
+        ["2 of 2", "--root"],
+    ),
+    "a directory in place of an image": (
+        in_list("ant/0.jpg 0\n. 1\n", "--on-error", "fail"),
+        3,
+        ["."],
+    ),
+    "a line without a label": (in_list(GOOD + "ant/1.jpg\n"), 3, ["a.txt, line 3", "PATH LABEL"]),
+    "an empty list": (in_list("\n\n"), 3, ["a.txt", "no images"]),
+    "two labels for one image": (
+        in_list(GOOD + "ant/0.jpg 1"),
+        3,
+        ["a.txt, line 3", "ant/0.jpg", "line 1"],
+    ),
+    "a gap in the labels": (in_list("ant/0.jpg 0\nbee/0.jpg 2"), 3, ["1 of 3 classes", ": 1;"]),
+    "labels that start at 1": (in_list("ant/0.jpg 1\nbee/0.jpg 2"), 3, ["must start at 0"]),
+    "a negative label": (in_list(GOOD + "ant/1.jpg -1"), 3, ["a.txt, line 3", "label -1"]),
+    "a label of twelve digits": (
+        in_list(GOOD + "ant/1.jpg 999999999999"),
+        3,
+        ["a.txt", "without gaps"],
+    ),
+    "numbers and names mixed": (
+        lambda root: [
+            str(
+                put(listed(root, GOOD, "a_train.txt"), {"a_test.txt": "ant/1.jpg ant"})
+                / "a_train.txt"
+            ),
+            "out",
+            "--root",
+            str(root / "images"),
+        ],
+        3,
+        ["a_test.txt, line 1", "'ant'"],
+    ),
+    "a test label out of range": (
+        lambda root: [
+            str(
+                put(listed(root, GOOD, "a_train.txt"), {"a_test.txt": "ant/1.jpg 2"})
+                / "a_train.txt"
+            ),
+            "out",
+            "--root",
+            str(root / "images"),
+        ],
+        3,
+        ["a_test.txt, line 1", "label 2", "0 to 1"],
+    ),
+    "fewer class names than classes": (
+        lambda root: [
+            *in_list(GOOD)(root),
+            "--classes",
+            str(put(root, {"names": "ant\n"}) / "names"),
+        ],
+        3,
+        ["a.txt, line 2", "class names, 0 to 0"],
+    ),
+    "class names that repeat": (
+        lambda root: [
+            *in_list(GOOD)(root),
+            "--classes",
+            str(put(root, {"names": "ant\nant\n"}) / "names"),
+        ],
+        2,
+        ["names", "'ant' more than once"],
+    ),
+    "a test part that is not there": (in_list(GOOD, "--test", "gone.txt"), 2, ["--test gone.txt"]),
+    "a CSV file without a header of use": (
+        in_list("a,b\nant/0.jpg,ant\n", name="a.csv"),
+        2,
+        ["a.csv", "a, b", "--image-column"],
+    ),
+    "a CSV row without a label": (
+        in_list("path,label\nant/0.jpg,ant\nbee/0.jpg\n", name="a.csv"),
+        3,
+        ["a.csv, line 3"],
+    ),
+    "a CSV row of an unknown split": (
+        in_list("path,label,split\nant/0.jpg,ant,tran\n", name="a.csv"),
+        3,
+        ["line 2", "'tran'"],
+    ),
+    "a CSV file with an open quote": (
+        in_list('path,label\n"ant/0.jpg,ant\n', name="a.csv"),
+        3,
+        ["a.csv", "not CSV"],
+    ),
+    "JSON that is cut short": (
+        lambda root: [str(put(root, {"a.json": '{"images": ['}) / "a.json"), "out"],
+        3,
+        ["a.json", "JSON"],
+    ),
+    "JSON of another form": (in_json(lambda c: c.pop("annotations")), 3, ["annotations"]),
+    "an image without annotation": (
+        in_json(lambda c: c["annotations"].pop()),
+        3,
+        ["image 3 (bee/1.jpg)", "no annotation"],
+    ),
+    "an image of two categories": (
+        in_json(lambda c: c["annotations"].append({"image_id": 0, "category_id": 1})),
+        3,
+        ["image 0", "two categories"],
+    ),
+    "an unknown category": (
+        in_json(lambda c: c["categories"].pop()),
+        3,
+        ["category 1", "image 2"],
+    ),
+    "a category without images": (
+        in_json(lambda c: c["categories"].append({"id": 9, "name": "yak"})),
+        2,
+        ["'yak'"],
+    ),
+    "missing JSON fields": (in_json(remade(images=[{"id": 0}])), 3, ["file_name"]),
+    "a CIFAR file that is missing": (
+        in_cifar(test=lambda files, name: files.pop(name)),
+        3,
+        ["lacks test"],
+    ),
+    "a CIFAR label out of range": (
+        in_cifar(train=entry("fine_labels", [100] * 200)),
+        3,
+        ["train", "label 100 of image 0"],
+    ),
+    "CIFAR data of another shape": (
+        in_cifar(train=entry("data", np.zeros((200, 3), np.uint8))),
+        3,
+        ["train", "3072"],
+    ),
+    "CIFAR names that are too few": (in_cifar(meta=entry("fine_label_names", ["c"])), 3, ["meta"]),
+    "a pickle that asks for a function": (
+        in_cifar(train=entry("data", os.getcwd)),
+        3,
+        ["posix.getcwd", "nothing was run"],
+    ),
+    "a CIFAR binary file cut short": (
+        lambda root: [
+            str(
+                put(
+                    root / "src",
+                    {
+                        "train.bin": bytes(3073),
+                        "test.bin": bytes(3074),
+                        "fine_label_names.txt": "\n".join(map(str, range(100))),
+                    },
+                )
+            ),
+            "out",
+        ],
+        3,
+        ["train.bin", "3074", "cut short"],
+    ),
+    "a damaged archive": (
+        lambda root: [
+            str(
+                put(root, {"cifar-10-python.tar.gz": b"\x1f\x8b" + bytes(99)})
+                / "cifar-10-python.tar.gz"
+            ),
+            "out",
+        ],
+        3,
+        ["cifar-10-python.tar.gz", "damaged"],
+    ),
+    "a shard that is cut short": (in_tar(SAMPLE, keep=900), 3, ["a.tar"]),
+    "a shard without an end mark": (in_tar(SAMPLE, keep=2560), 3, ["a.tar"]),
+    "a sample without a label": (in_tar([("0.jpg", jpeg())]), 3, ["a.tar", "0.jpg", "no .cls"]),
+    "a sample without an image": (in_tar([("0.cls", b"0")]), 3, ["a.tar", "0.cls", "0 images"]),
+    "a label that is no text": (
+        in_tar([("0.jpg", jpeg()), ("0.cls", b"\xff\xfe")]),
+        3,
+        ["a.tar", "0.cls", "no label"],
+    ),
+    "JSON without a label": (
+        in_tar([("0.jpg", jpeg()), ("0.json", b'{"x": 1}')]),
+        3,
+        ["0.json", "--label-column"],
+    ),
+    "a damaged image in a shard": (
+        in_tar([("0.jpg", jpeg()[:-30]), ("0.cls", b"0")]),
+        3,
+        ["a.tar/0.jpg"],
+    ),
+    "shards that are missing": (
+        lambda root: ["a-{000..002}.tar", "out"],
+        2,
+        ["a-001.tar", "3 shards"],
+    ),
+    "a .beton file that was not finished": (truncated_beton, 3, ["a.beton"]),
+    "an output that exists": (existing, 2, ["out", "--overwrite"]),
+    "an output that is something else": (not_a_dataset, 2, ["out", "meta.json"]),
+    "an output that cannot be made": (below_a_file, 2, ["file/out", "cannot be made"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_message_with_its_exit_code(main, tmp_path, monkeypatch, capsys, name):
+    make, code, parts = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    arguments = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+
+    assert main(arguments) == code
+
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert "Traceback" not in message
+    for part in parts:
+        assert part in message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def run(arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        capture_output=True,
+        check=False,
+        cwd=cwd,
+        **options,
+    )
+
+
+def test_a_disk_that_fills_up_leaves_nothing_and_exits_with_3(tmp_path):
+    tree(tmp_path / "src")
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+    done = run(["src", "out"], tmp_path, preexec_fn=limit)
+
+    assert done.returncode == 3
+    assert b"out: cannot be written" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_read_only_exits_with_2(main, tmp_path, capsys):
+    tree(tmp_path / "src")
+    (tmp_path / "locked").mkdir(mode=0o555)
+    assert main([str(tmp_path / "src"), str(tmp_path / "locked/out")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_names_in_any_script_or_none_are_kept_and_shown(main, tmp_path):
+    names = ["蜂", "пчела", os.fsdecode(b"\xff\xfe")]
+    for name in names:
+        put(tmp_path / "src" / name, {"0.jpg": jpeg()})
+    put(tmp_path / "src" / names[2], {"1.jpg": b"x"})
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+
+    done = run(["src", "out"], tmp_path, env=plain)
+    assert done.returncode == 3
+    assert b"\\udcff\\udcfe/1.jpg" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+    assert main([str(tmp_path / "src"), str(tmp_path / "out"), "--on-error", "skip"]) == 0
+    meta = json.loads((tmp_path / "out/meta.json").read_text())
+    assert meta["classes"] == sorted(names)
