@@ -17,7 +17,7 @@ from fastssd.stages.check import check_run
 from fastssd.stages.context import Context
 from fastssd.stages.jobs import Job, jobs_of
 from fastssd.stages.rows import measured_rows
-from fastssd.trainer import HeadAccuracies, Supervision, Trainer
+from fastssd.trainer import HeadAccuracies, Supervision, Trainer, Validation
 
 
 def run_stages(
@@ -61,16 +61,20 @@ def _run_stage(
     folder = context.output / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     prepared = prepare(job, context)
-    validation = context.config.data.validation
 
-    def evaluate() -> HeadAccuracies:
-        assert validation is not None
-        counters = context.count(trainer.stage, validation)
+    def measure(split: str) -> HeadAccuracies:
         return {
             head: accuracies(counter.correct, counter.total, context.train.counts)
-            for head, counter in counters.items()
+            for head, counter in context.count(trainer.stage, split).items()
         }
 
+    validation = None
+    if split := context.config.data.validation:
+        validation = Validation(
+            split=split,
+            every=context.config.evaluation.every,
+            measure=lambda: measure(split),
+        )
     trainer = Trainer(
         prepared.stage,
         prepared.feed,
@@ -83,8 +87,6 @@ def _run_stage(
             console=console,
             log=context.config.log,
             validation=validation,
-            evaluate=None if validation is None else evaluate,
-            evaluate_every=context.config.evaluation.every,
             requested_signal=requested_signal,
         ),
         synchronise=ranks.average_batchnorm,

@@ -17,7 +17,7 @@ from fastssd import environment
 from fastssd.config import Config
 from fastssd.console import Console
 from fastssd.data.dataset import open_dataset
-from fastssd.data.decode.decoders import build_decoder
+from fastssd.data.decode.decoders import FFCV, build_decoder
 from fastssd.errors import ConfigError, DataError
 from fastssd.evaluation.report import build_report, write_report
 from fastssd.evaluation.results import RESULT, Run, parse_row, read_stage
@@ -159,9 +159,7 @@ class Session:
             )
             stages.append(dataclasses.replace(trained, rows=rows))
         if not any(stage.rows for stage in stages):
-            raise DataError(
-                f"{only or self._output}: no weights of a finished stage are here"
-            )
+            raise DataError(f"{only or self._output}: no weights of a finished stage are here")
         run = Run(stages=tuple(stages), unfinished=(), train_counts=stages[0].train_counts)
         report = build_report(run, class_names=context.dataset.classes)
         self._console.table(report["rows"])
@@ -172,13 +170,19 @@ class Session:
         config, context = self._config, self._context
         num_processes = context.workers.num_processes
         counts = context.train.counts
+        decoder = context.decoder.name
+        if config.data.decoder == FFCV:
+            from fastssd.data.ffcv_loader import NOTICE
+
+            self._console.warning(NOTICE)
+            decoder = FFCV
         self._console.message(
             f"{context.dataset.name}: {len(context.train)} training images of "
             f"{context.num_classes} classes, {counts.max()} to {counts.min()} a class"
         )
         self._console.message(
             f"{num_processes} process(es) on {context.workers.device.type}, precision "
-            f"{config.precision}, decoder {context.decoder.name}, {context.workers.threads} decode "
+            f"{config.precision}, decoder {decoder}, {context.workers.threads} decode "
             f"and {torch.get_num_threads()} compute threads each"
         )
         for name in dict.fromkeys(job.kind for job in jobs_of(config)):

@@ -96,23 +96,34 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Measuring a stage while it is trained.
+
+    Attributes:
+        split: Its name.
+        every: Epochs between measurements; the last epoch is measured too.
+        measure: Returns accuracies by head.
+    """
+
+    split: str
+    every: int
+    measure: Callable[[], HeadAccuracies]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Supervision:
     """What goes on around a stage's training.
 
     Attributes:
         console: Told what happens.
         log: How often.
-        validation: Name of the validation split, if there is one.
-        evaluate: Returns accuracies by head on it; None without one.
-        evaluate_every: Epochs between evaluations.
+        validation: What is measured during training, if there is a split for it.
         requested_signal: Returns the number of a signal that asks to stop, or 0.
     """
 
     console: Console
     log: LogConfig
-    validation: str | None
-    evaluate: Callable[[], HeadAccuracies] | None
-    evaluate_every: int
+    validation: Validation | None
     requested_signal: Callable[[], int]
 
 
@@ -283,16 +294,14 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Measure on the validation split where it is due, and keep the best weights."""
-        due = self.progress.epoch % self.supervision.evaluate_every == 0
+        validation = self.supervision.validation
         at_end = self.progress.epoch == self.training.epochs
-        if self.supervision.evaluate is None or not (due or at_end):
+        if validation is None or (self.progress.epoch % validation.every and not at_end):
             return
-        heads = self.supervision.evaluate()
-        position = {"epoch": self.progress.epoch - 1, "step": self.progress.step}
-        self._write_metrics(
-            {"kind": "evaluation", **position, "split": self.supervision.validation, "heads": heads}
-        )
-        self.supervision.console.evaluated(str(self.supervision.validation), heads)
+        heads = validation.measure()
+        line = {"epoch": self.progress.epoch - 1, "step": self.progress.step, "heads": heads}
+        self._write_metrics({"kind": "evaluation", "split": validation.split, **line})
+        self.supervision.console.evaluated(validation.split, heads)
         score = sum(cast(float, groups["overall"]) for groups in heads.values()) / len(heads)
         if self.progress.best is None or score > self.progress.best:
             self.progress.best = score

@@ -15,7 +15,7 @@ from fastssd.console import Console
 from fastssd.data.draws import Draws
 from fastssd.errors import FastssdError
 from fastssd.stages.batch import Batch, StageOutput
-from fastssd.trainer import Stopped, Supervision, Trainer
+from fastssd.trainer import Stopped, Supervision, Trainer, Validation
 
 NUM_IMAGES = 24
 COUNTS = [200, 50, 10]  # many, medium, few
@@ -86,9 +86,12 @@ def trainer(tmp_path):
             supervision=Supervision(
                 console=Console(enabled=False),
                 log=LogConfig(every=every),
-                validation="val",
-                evaluate=scores and (lambda: {"head": {"overall": next(results)}}),
-                evaluate_every=evaluate_every,
+                validation=scores
+                and Validation(
+                    split="val",
+                    every=evaluate_every,
+                    measure=lambda: {"head": {"overall": next(results)}},
+                ),
                 requested_signal=lambda: 15 if made.progress.step == stop_at else 0,
             ),
             synchronise=lambda module: None,
@@ -191,9 +194,11 @@ def test_the_time_of_evaluation_is_no_training_time(trainer, monkeypatch):
     clock = iter(range(10_000))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
     short, long = trainer("short", epochs=1), trainer("long", epochs=1, scores=[1.0])
-    evaluate = long.supervision.evaluate
+    measure = long.supervision.validation.measure
     object.__setattr__(
-        long.supervision, "evaluate", lambda: [next(clock) for _ in range(500)] and evaluate()
+        long.supervision.validation,
+        "measure",
+        lambda: [next(clock) for _ in range(500)] and measure(),
     )
     short.run()
     long.run()

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fastssd.augment import blur, colour
+from fastssd.augment.boxes import Crop
 from fastssd.augment.geometry import flip_chosen, turn_quarters
 from fastssd.augment.parameters import (
     KeyedDraws,
@@ -97,6 +98,11 @@ class Augmentation:
     def size(self) -> int:
         """Side of the square output, in pixels."""
         return self._recipes[Role.QUERY].size
+
+    @property
+    def crops(self) -> list[Crop]:
+        """How each role's boxes are cut, V of them."""
+        return [recipe.crop for recipe in self._recipes.values()]
 
     @property
     def num_crops(self) -> int:

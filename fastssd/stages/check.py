@@ -8,6 +8,7 @@ import numpy as np
 from fastssd.augment.augmentation import Augmentation
 from fastssd.config import TrainingConfig
 from fastssd.data.dataset import Split
+from fastssd.data.decode.decoders import FFCV
 from fastssd.data.plans import check_sampler
 from fastssd.data.sharding import check_batch_size
 from fastssd.errors import ConfigError
@@ -34,6 +35,8 @@ def check_run(jobs: Sequence[Job], context: Context) -> None:
             num_processes=context.workers.num_processes,
             num_draws=len(context.train),
         )
+    if config.data.decoder == FFCV:
+        _check_ffcv(context)
     with _naming("model.backbone"):
         context.backbone("check")
     with _naming("augment.query"):
@@ -47,6 +50,23 @@ def check_run(jobs: Sequence[Job], context: Context) -> None:
                 split = _measurable(context.dataset.split(name))
             with _naming("augment.test"):
                 _check_cut(context.augmentation("test"), split)
+
+
+def _check_ffcv(context: Context) -> None:
+    """Refuse what FFCV's Loader, whose crops are its own, can't be combined with."""
+    config = context.config
+    for key, contradicts, remedy in (
+        ("balance.source", config.balance.source == "table", "images"),
+        ("distill.teacher", config.distill.teacher == "table", "online"),
+        ("deterministic", config.deterministic, "false"),
+        ("log.trace", config.log.trace, "false"),
+    ):
+        if contradicts:
+            raise ConfigError(
+                f"data.decoder=ffcv draws its own unseeded crops, which can be neither tabulated "
+                f"nor repeated: set {key}={remedy}, or another decoder"
+            )
+    context.ffcv_images(context.augmentation("features"))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from fastssd.augment.recipes import build_recipe
 from fastssd.config import Config, TrainingConfig
 from fastssd.data.dataset import Dataset, Split
 from fastssd.data.decode.decoder import Decoder
+from fastssd.data.decode.decoders import FFCV
 from fastssd.data.images import image_fetch
 from fastssd.data.loader import Fetch
 from fastssd.data.plans import ClassIndex, Plan
@@ -23,9 +24,12 @@ from fastssd.models.backbones import Backbone, build_backbone
 from fastssd.models.heads import build_head
 from fastssd.models.seeding import seeded
 from fastssd.stages.evaluate import count_correct
-from fastssd.stages.feeds import Feed, Workers, table_fetch, together
+from fastssd.stages.feeds import Feed, Source, Workers, table_fetch, together
 from fastssd.stages.stage import Stage
 from fastssd.stages.table import Table
+
+if TYPE_CHECKING:
+    from fastssd.data.ffcv_loader import FfcvImages
 
 Stream = Literal["features", "distill", "balance", "recalibrate", "test"]
 """Uses of training images that must not share crops: `features` is what stage I trains on,
@@ -134,17 +138,38 @@ class Context:
         table: Table | None = None,
     ) -> Feed:
         """Return a stage's batches: images, a table's logits, or both."""
-        fetches = []
-        if table is not None:
-            fetches.append(table_fetch(table, self.index))
-        if augmentation is not None:
-            fetches.append(self.images(self.train, augmentation))
+        if augmentation is not None and self.config.data.decoder == FFCV:
+            source: Source = self.ffcv_images(augmentation).batches
+        else:
+            fetches = []
+            if table is not None:
+                fetches.append(table_fetch(table, self.index))
+            if augmentation is not None:
+                fetches.append(self.images(self.train, augmentation))
+            source = self.workers.source(fetches[0] if len(fetches) == 1 else together(*fetches))
         return Feed(
             plan=plan,
-            fetch=fetches[0] if len(fetches) == 1 else together(*fetches),
+            source=source,
             augmentation=augmentation,
             training=training,
             workers=self.workers,
+        )
+
+    def ffcv_images(self, augmentation: Augmentation) -> "FfcvImages":
+        """Return the training images through FFCV's own Loader.
+
+        Raises:
+            ConfigError: If the dataset's format or the augmentation's crop is not FFCV's.
+        """
+        from fastssd.data.ffcv_loader import FfcvImages  # needs the extra, and seconds to compile
+
+        return FfcvImages(
+            self.dataset,
+            self.train,
+            augmentation,
+            augmentation.crops,
+            threads=self.workers.threads,
+            pin_memory=self.workers.pin_memory,
         )
 
     def count(self, stage: Stage, split_name: str) -> dict[str, ClassCounter]:

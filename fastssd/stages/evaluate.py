@@ -62,7 +62,9 @@ def count_correct(
     samples = np.arange(num_images, dtype=np.int64)
     draws = Draws(samples, np.zeros_like(samples))
     counters = {head: ClassCounter(num_classes, device=workers.device) for head in stage.heads}
-    for batch_draws, host_batch in workers.batches(in_order(draws, batch_size, workers), fetch):
+    for batch_draws, host_batch in workers.batches(
+        in_order(draws, batch_size, workers), workers.source(fetch)
+    ):
         batch = finished(batch_draws, host_batch, augmentation)
         with autocast():
             logits_by_head = stage.predict(batch.query)

@@ -18,6 +18,9 @@ from fastssd.stages.table import Table
 
 FROZEN_LOGITS = "frozen_logits"
 
+Source = Callable[[Iterator[Draws]], Iterator[tuple[Draws, HostBatch]]]
+"""Makes batches of draws in the host's memory, ahead and in order."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
@@ -37,16 +40,24 @@ class Workers:
     prefetch: int
     device: torch.device
 
-    def batches(self, draws: Iterator[Draws], fetch: Fetch) -> Iterator[tuple[Draws, HostBatch]]:
-        """Yield each batch of draws with what was fetched for it, on the device."""
-        ahead = prefetched(
+    @property
+    def pin_memory(self) -> bool:
+        """Whether batches are page-locked, to be copied to the device without waiting."""
+        return self.device.type == "cuda"
+
+    def source(self, fetch: Fetch) -> Source:
+        """Return what prepares batches by a function that fetches one, in threads."""
+        return lambda draws: prefetched(
             draws,
             fetch,
             threads=self.threads,
             prefetch=self.prefetch,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=self.pin_memory,
         )
-        for batch_draws, batch in ahead:
+
+    def batches(self, draws: Iterator[Draws], source: Source) -> Iterator[tuple[Draws, HostBatch]]:
+        """Yield each batch of draws with what the source made of it, on the device."""
+        for batch_draws, batch in source(draws):
             yield batch_draws, to_device(batch, self.device)
 
 
@@ -56,14 +67,14 @@ class Feed:
 
     Attributes:
         plan: The draws.
-        fetch: Makes a batch in the host's memory.
+        source: Makes batches in the host's memory.
         augmentation: Finishes its pixels on the device; None where there are none.
         training: Batch size and micro-batches.
         workers: Rank and threads.
     """
 
     plan: Plan
-    fetch: Fetch
+    source: Source
     augmentation: Augmentation | None
     training: TrainingConfig
     workers: Workers
@@ -83,7 +94,7 @@ class Feed:
             last_step: The first that is no longer wanted.
         """
         steps = range(first_step, last_step)
-        for draws, batch in self.workers.batches(self._shares(steps), self.fetch):
+        for draws, batch in self.workers.batches(self._shares(steps), self.source):
             yield finished(draws, batch, self.augmentation)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:

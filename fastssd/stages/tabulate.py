@@ -76,7 +76,7 @@ def _fill(
     fetch = context.images(context.train, augmentation)
     batches = in_order(rows.draws, context.config.evaluation.batch_size, workers)
     row = mine.start
-    for draws, host_batch in workers.batches(batches, fetch):
+    for draws, host_batch in workers.batches(batches, workers.source(fetch)):
         with context.autocast():
             logits = frozen(finished(draws, host_batch, augmentation).query)
         # The one wait of this pass; the next batches are decoded meanwhile.

@@ -29,8 +29,7 @@ def train(prepared, context, folder):
         supervision=Supervision(
             console=Console(enabled=False),
             log=context.config.log,
-            evaluate=None,
-            evaluate_every=1,
+            validation=None,
             requested_signal=lambda: 0,
         ),
         synchronise=lambda module: None,

@@ -56,3 +56,30 @@ def test_a_split_without_images_is_refused(context):
     made.dataset.split("val").labels = np.array([], dtype=np.int64)
     with pytest.raises(ConfigError, match=r"data\.validation: .*no images"):
         check(made)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("balance.source=table", "balance.source=images"),
+        ("distill.teacher=table", "distill.teacher=online"),
+        ("deterministic=true", "deterministic=false"),
+        ("log.trace=true", "log.trace=false"),
+    ],
+)
+def test_ffcvs_own_crops_go_with_neither_tables_nor_repetition(context, override, key):
+    pytest.importorskip("ffcv")
+    settings = ["balance.source=images", "distill.teacher=online", "deterministic=false"]
+    made = context("data.decoder=ffcv", *settings, "log.trace=false", override)
+
+    with pytest.raises(ConfigError, match=key):
+        check_run(jobs_of(made.config), made)
+
+
+def test_ffcvs_loader_wants_ffcvs_format(context):
+    pytest.importorskip("ffcv")
+    settings = ["balance.source=images", "distill.teacher=online", "deterministic=false"]
+    made = context("data.decoder=ffcv", *settings, "log.trace=false")
+
+    with pytest.raises(ConfigError, match="--format ffcv"):
+        check_run(jobs_of(made.config), made)
