@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from fastssd import __version__
 from fastssd.config import Config
 from fastssd.errors import ConfigError
+from fastssd.launchers import passed_on
 
 _PACKAGES = (
     "torch",
@@ -41,7 +42,7 @@ def describe(accelerator: Accelerator) -> dict[str, Any]:
         "backend": torch.distributed.get_backend() if accelerator.num_processes > 1 else None,
         "precision": accelerator.mixed_precision,
         "compute_threads": torch.get_num_threads(),
-        "accelerate_config": os.environ.get("ACCELERATE_CONFIG_FILE"),
+        "accelerate": passed_on(),
         "command": sys.argv,
     }
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 
-from fastssd import environment
+from fastssd import environment, launchers
 from fastssd.config import Config
 from fastssd.console import Console
 from fastssd.data.dataset import open_dataset
@@ -51,9 +51,11 @@ class Session:
     def __init__(self, config: Config, *, requested_signal: Callable[[], int]) -> None:
         if config.deterministic:
             environment.make_deterministic()
+        launchers.check_passed_on()
         # Before anything else of Accelerate: a state made earlier would hide the other processes.
         self._accelerator = Accelerator(
             mixed_precision=config.precision,
+            gradient_accumulation_steps=1,  # the trainer's own; Accelerate would divide the loss
             kwargs_handlers=[
                 # Broadcasting a key queue at every step would cost more than the gradients.
                 DistributedDataParallelKwargs(broadcast_buffers=False)
@@ -170,6 +172,8 @@ class Session:
         config, context = self._config, self._context
         num_processes = context.workers.num_processes
         counts = context.train.counts
+        if warning := launchers.overridden(config.precision):
+            self._console.warning(warning)
         decoder = context.decoder.name
         if config.data.decoder == FFCV:
             from fastssd.data.ffcv_loader import NOTICE

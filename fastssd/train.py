@@ -24,6 +24,7 @@ from types import FrameType
 from fastssd.config import Config
 from fastssd.errors import ConfigError, FastssdError
 from fastssd.files import write_atomically
+from fastssd.launchers import follow_launcher
 from fastssd.recipe_file import differences, load_config, to_yaml
 
 _MAY_CHANGE = ("data.threads", "data.prefetch", "compute_threads", "log.every", "output")
@@ -83,6 +84,7 @@ def _run(config: Config) -> int:
     from fastssd.trainer import Stopped
 
     signals = Signals()
+    follow_launcher()
     output = Path(config.output)
     try:
         _claim(output, config, write=is_main_process())

@@ -27,13 +27,16 @@ MAY_IMPORT = {
     "checkpoints": {"errors"},
     "meter": {"evaluation"},
     "tracing": {"data"},
-    "environment": {"config", "errors", "fastssd"},
+    "launchers": {"errors"},
+    "environment": {"config", "errors", "fastssd", "launchers"},
     "trainer": BASE | PARTS | {"checkpoints", "console", "learning_rate", "meter", "tracing"},
     "stages": BASE | PARTS | {"checkpoints"},
     "pipeline": BASE | PARTS | {"checkpoints", "console", "stages", "trainer"},
-    "session": BASE | PARTS | {"console", "environment", "pipeline", "stages", "trainer"},
+    "session": BASE
+    | PARTS
+    | {"console", "environment", "launchers", "pipeline", "stages", "trainer"},
     "evaluation.__main__": BASE | {"recipe_file", "session"},
-    "train": BASE | {"recipe_file", "session", "trainer"},
+    "train": BASE | {"launchers", "recipe_file", "session", "trainer"},
     "fastssd": set(),
 }
 
