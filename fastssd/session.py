@@ -154,7 +154,7 @@ class Session:
                     f"{context.dataset.path} has {context.num_classes} classes, but "
                     f"{result.parent} was trained on {len(trained.train_counts)}"
                 )
-            stage = build_stage(job, context).to(context.workers.device)
+            stage = context.on_device(build_stage(job, context))
             rows = tuple(
                 parse_row(row, context.num_classes)
                 for row in measured_rows(job, stage, context, only=only)

@@ -66,7 +66,7 @@ def trained_stage(folder: str, context: Context) -> Stage:
     job = next(job for job in jobs_of(context.config) if job.folder == folder)
     stage = build_stage(job, context)
     load_weights(context.output / folder / WEIGHTS["last"], stage)
-    return stage.to(context.workers.device)
+    return context.on_device(stage)
 
 
 def _prepare_features(job: Job, context: Context) -> Prepared:
@@ -84,7 +84,7 @@ def _prepare_features(job: Job, context: Context) -> Prepared:
 
 def _prepare_balance(job: Job, context: Context) -> Prepared:
     training = context.config.balance
-    stage = build_stage(job, context).to(context.workers.device)
+    stage = context.on_device(build_stage(job, context))
     assert isinstance(stage, BalanceStage)
     assert stage.network.frozen is not None
     frozen = stage.network.frozen

@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from fastssd.augment.augmentation import Augmentation
@@ -30,6 +31,8 @@ from fastssd.stages.table import Table
 
 if TYPE_CHECKING:
     from fastssd.data.ffcv_loader import FfcvImages
+
+StageKind = TypeVar("StageKind", bound=Stage)
 
 Stream = Literal["features", "distill", "balance", "recalibrate", "test"]
 """Uses of training images that must not share crops: `features` is what stage I trains on,
@@ -84,6 +87,10 @@ class Context:
     def backbone(self, part: str) -> Backbone:
         """Return a backbone whose random weights belong to a part of the run."""
         return build_backbone(self.config.model.backbone, seed=key_of(self.config.seed, part))
+
+    def on_device(self, stage: StageKind) -> StageKind:
+        """Return the stage on this process's device, its weights laid out channels-last."""
+        return stage.to(self.workers.device).to(memory_format=torch.channels_last)
 
     def head(self, width: int, part: str) -> nn.Module:
         """Return a classifier whose random weights belong to a part of the run."""
