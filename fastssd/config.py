@@ -84,7 +84,7 @@ class TrainingConfig:
     lr: float
     """Peak learning rate, for this batch size."""
     plan: str = "instance"
-    """The sampler; the names are those of fastssd/data/plans.py."""
+    """The sampler, with its options after a colon: `class_aware:per_class=2` (docs/plans.md)."""
     momentum: float = 0.9
     """Of SGD."""
     nesterov: bool = False

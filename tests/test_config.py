@@ -19,7 +19,7 @@ from fastssd.config import (
     FrozenConfig,
     LogConfig,
 )
-from fastssd.data.plans import SAMPLERS
+from fastssd.data.plans import check_sampler
 from fastssd.errors import ConfigError
 from fastssd.recipe_file import load_config
 
@@ -144,7 +144,9 @@ def test_what_is_unusual_but_says_no_contradiction_is_accepted(make):
 def test_every_recipe_of_ours_loads(path):
     config = load_config(path)
 
-    assert {config.features.plan, config.balance.plan, config.distill.plan} <= SAMPLERS.keys()
+    for section in ("features", "balance", "distill"):
+        training = getattr(config, section)
+        check_sampler(training.plan, key=f"{section}.plan", num_epochs=training.epochs)
 
 
 def test_there_are_recipes():

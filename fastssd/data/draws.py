@@ -13,11 +13,11 @@ _REPETITION_SHIFT = 32
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """A sequence of draws, as two arrays of one length.
+    """A sequence of draws, as two arrays of one shape: (N,), or (N, K) for K images a row.
 
     Attributes:
-        samples: (N,) int64 rows of a split.
-        views: (N,) int64 non-negative view numbers.
+        samples: int64 rows of a split.
+        views: int64 non-negative view numbers.
     """
 
     samples: Int64

@@ -1,7 +1,8 @@
 """Cutting an epoch's global sequence into batches, and a batch into the ranks' shares.
 
 The same images meet in the same global batch whatever the number of processes; resuming is an
-offset.
+offset. What is cut are rows: the images of a row of several columns stay together, and batch sizes
+count rows.
 """
 
 from collections.abc import Iterator

@@ -27,7 +27,7 @@ def check_run(jobs: Sequence[Job], context: Context) -> None:
     config = context.config
     for job in jobs:
         training: TrainingConfig = getattr(config, job.kind)
-        check_sampler(training.plan, key=f"{job.kind}.plan")
+        check_sampler(training.plan, key=f"{job.kind}.plan", num_epochs=training.epochs)
         check_batch_size(
             job.kind,
             batch_size=training.batch_size,

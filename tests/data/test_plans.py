@@ -1,6 +1,7 @@
 """Samplers against their probabilities, and against stateful references in the published form."""
 
 import hashlib
+import re
 from itertools import islice
 
 import numpy as np
@@ -61,7 +62,9 @@ def assert_distributed(observed, probabilities):
 
 
 long_tails = st.lists(st.integers(0, 20), min_size=1, max_size=8).filter(lambda c: sum(c) > 0)
-samplers = pytest.mark.parametrize("sampler", SAMPLERS)
+EVERY = [name if name != "deferred" else "deferred:start=1" for name in SAMPLERS]
+"""Every sampler's text; the deferred one's options are for longer runs."""
+samplers = pytest.mark.parametrize("sampler", EVERY)
 
 
 # With replacement
@@ -269,7 +272,7 @@ def test_an_epoch_has_one_draw_a_sample_and_none_of_an_empty_class(sampler, coun
 
 @samplers
 @settings(max_examples=25, deadline=None)
-@given(counts=long_tails, seed=st.integers(0, 3), num_epochs=st.integers(1, 5))
+@given(counts=long_tails, seed=st.integers(0, 3), num_epochs=st.integers(2, 5))
 def test_no_two_draws_coincide_over_all_epochs(sampler, counts, seed, num_epochs):
     plan = plan_of(index_of(counts), sampler, seed=seed, num_epochs=num_epochs)
 
@@ -309,7 +312,7 @@ def test_seeds_streams_and_epochs_share_nothing(sampler):
 def test_draws_are_the_same_on_every_machine_and_version():
     digests = {}
     index = ClassIndex(np.repeat(np.arange(5), [50, 20, 0, 5, 1]), num_classes=5)
-    for sampler in SAMPLERS:
+    for sampler in [*EVERY, "class_aware:per_class=2", "instance+reversed"]:
         draws = plan_of(index, sampler, seed=3).epoch(4)
         content = np.stack([draws.samples, draws.views]).astype("<i8").tobytes()
         digests[sampler] = hashlib.sha256(content).hexdigest()[:16]
@@ -321,6 +324,13 @@ def test_draws_are_the_same_on_every_machine_and_version():
         "class_aware": "dd70b1f8597cfd90",
         "square_root": "bc582adb5eafa2d4",
         "progressive": "c962d205cd005b26",
+        "reversed": "070e1bef55d98299",
+        "effective_number": "961469bdef159191",
+        "weighted": "07006671235e9c58",
+        "deferred:start=1": "961469bdef159191",
+        "class_cycles": "08f2988eb1451487",
+        "class_aware:per_class=2": "1bc405d09e89f022",
+        "instance+reversed": "46855146ed749b3b",
     }
 
 
@@ -413,3 +423,50 @@ def test_an_unknown_sampler_is_named_with_the_nearest_there_is():
         check_sampler("class_awre", key="balance.plan")
     with pytest.raises(ConfigError, match="instance, class_balanced"):
         plan_of(index_of([1]), "xyz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class_aware:pre_class=2", "has no option 'pre_class'; did you mean per_class"),
+        ("class_aware:", "class_aware has no option ''; did you mean per_class"),
+        ("instance:per_class=2", "instance takes no options"),
+        ("class_aware:per_class", "stands there once, as in class_aware:per_class=NUMBER"),
+        ("class_aware:per_class=2,per_class=4", "stands there once"),
+        ("class_aware:per_class=2.5", "per_class=2.5 is not a whole number"),
+        ("class_aware:per_class=0", "per_class=0 must be at least 1"),
+        ("weighted:power=much", "power=much is not a number"),
+        ("weighted:power=nan", "power=nan is not finite"),
+        ("weighted:power=-0.5", "power=-0.5 must be from 0"),
+        ("weighted:power=11", "power=11.0 must be from 0"),
+        ("effective_number:beta=1", "beta=1.0 must be at least 0 and below 1"),
+        ("effective_number:beta=-0.1", "beta=-0.1 must be at least 0 and below 1"),
+        ("deferred:start=0", "start=0 must lie within the epochs, from 1 to 89"),
+        ("deferred:start=90", "start=90 must lie within the epochs, from 1 to 89"),
+        ("deferred", "start=160 must lie within the epochs, from 1 to 89"),
+        ("class_aware per_class=2", " is none of instance, .* did you mean class_aware"),
+        ("", " is none of instance, "),
+    ],
+)
+def test_a_wrong_option_is_refused_by_key_before_anything_is_drawn(text, message):
+    with pytest.raises(ConfigError, match=f"balance.plan={re.escape(text)}.*{message}"):
+        check_sampler(text, key="balance.plan", num_epochs=90)
+
+
+def test_options_at_the_ends_of_their_ranges_are_taken():
+    for text in ("weighted:power=0", "weighted:power=1e+1", "effective_number:beta=0"):
+        check_sampler(text, key="balance.plan")
+    check_sampler("deferred:start=1", key="features.plan", num_epochs=2)
+    check_sampler("deferred", key="features.plan", num_epochs=161)
+
+
+def test_a_run_too_short_for_its_deferred_plan_has_no_plan():
+    with pytest.raises(ConfigError, match="plan=deferred: start=160 must lie within"):
+        plan_of(index_of([4, 4]), "deferred", num_epochs=160)
+
+
+def test_a_stage_refuses_a_plan_of_two_images_a_row():
+    with pytest.raises(ConfigError, match=r"features.plan=instance\+reversed draws 2 images a row"):
+        check_sampler("instance+reversed", key="features.plan")
+    with pytest.raises(ConfigError, match=r"instance\+reversd: reversd is none of .* reversed\?"):
+        check_sampler("instance+reversd", key="features.plan")
