@@ -31,6 +31,7 @@ from rich.progress import (
 from rich.table import Table
 
 from fastssd.data.longtail import EXPONENTIAL, KINDS
+from fastssd.data.shards import Shard, parse_shard
 from fastssd.data.sources.source import SourceOptions
 from fastssd.data.sources.sources import NAMES, SOURCES, open_source
 from fastssd.data.storage.formats import STORAGES
@@ -48,6 +49,8 @@ _EXAMPLES = """examples:
   python tools/convert_dataset.py imagenet_lt data/imagenet-lt --root ~/imagenet --format ffcv
   python tools/convert_dataset.py ~/photos data/photos --format ffcv --on-error skip
   python tools/convert_dataset.py lists/a_train.txt data/a --root ~/images --test lists/a_test.txt
+  python tools/convert_dataset.py ~/photos data/photos --shard 1/2   (and 2/2 elsewhere, and then:)
+  python tools/convert_dataset.py data/photos --merge
 """
 
 
@@ -60,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SOURCE", help="a name, or a path: see below")
+    parser.add_argument(
+        "source", metavar="SOURCE", nargs="?", help="a name, or a path: see below; not for --merge"
+    )
     parser.add_argument("out", metavar="OUT", type=Path, help="the dataset directory to make")
     _add_source_options(parser.add_argument_group("what SOURCE is"))
     storing = parser.add_argument_group("storing")
@@ -90,6 +95,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     storing.add_argument(
         "--threads", type=_count, metavar="N", help="reading and decoding (default: one per core)"
+    )
+    sharing = parser.add_argument_group("several machines, or one step by step")
+    sharing.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="convert part I of N (from 1) to OUT.shard-I-of-N; all else as without",
+    )
+    sharing.add_argument(
+        "--merge",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="join all N parts, beside OUT or in these folders, to OUT; needs no SOURCE",
     )
     choosing = parser.add_argument_group("choosing images")
     choosing.add_argument(
@@ -145,7 +164,7 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = build_parser().parse_args(arguments)
+    options = _parse(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names in any script, or in none, must not stop a message from being printed.
@@ -174,21 +193,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = build_parser()
+    # Positional arguments after all others, or --merge would leave none for OUT.
+    options = parser.parse_intermixed_args(arguments)
+    if options.merge is None:
+        if options.source is None:
+            parser.error("SOURCE and OUT are both required, but for --merge")
+        return options
+    given = [
+        key
+        for key, value in vars(options).items()
+        if key not in ("out", "merge", "overwrite") and value != parser.get_default(key)
+    ]
+    if given:
+        named = "SOURCE" if given[0] == "source" else "--" + given[0].replace("_", "-")
+        parser.error(f"{named}: not for --merge, which takes all of that from the shards")
+    return options
+
+
 def _run(options: argparse.Namespace, output: Console) -> None:
+    def say(line: str) -> None:
+        output.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
+
+    started = time.perf_counter()
+    if options.merge is not None:
+        from fastssd.data.merge import merge
+
+        with _progress(output, "copied") as progress:
+            meta = merge(
+                options.out,
+                options.merge,
+                overwrite=options.overwrite,
+                progress=progress,
+                say=say,
+            )
+        _print_summary(meta, options.out, output, time.perf_counter() - started)
+        return
     choice = dict(vars(options))
+    del choice["merge"]
     named = {field.name: choice.pop(field.name) for field in fields(SourceOptions)}
     source = open_source(
         choice.pop("source"), kind=choice.pop("kind"), options=SourceOptions(**named)
     )
     for note in source.notes:
-        output.print(f"[yellow]note:[/] {escape(note)}")
+        say(note)
     # Imports PyTorch, which takes seconds: not before the arguments are known to be good.
     from fastssd.data.convert import convert
 
     started = time.perf_counter()
-    with _progress(output) as progress:
-        meta = convert(source, choice.pop("out"), progress=progress, **choice)
-    _print_summary(meta, options.out, output, time.perf_counter() - started)
+    with _progress(output, "read") as progress:
+        meta = convert(source, choice.pop("out"), progress=progress, say=say, **choice)
+    seconds = time.perf_counter() - started
+    if options.shard is None:
+        _print_summary(meta, options.out, output, seconds)
+    else:
+        _print_shard(meta, options.shard.path(options.out), output, seconds)
 
 
 class _Rate(TextColumn):
@@ -204,9 +264,10 @@ class _Rate(TextColumn):
 class _Bars:
     """A progress bar for each split, or a line at its end where there is no terminal."""
 
-    def __init__(self, bars: Progress, output: Console) -> None:
+    def __init__(self, bars: Progress, output: Console, verb: str) -> None:
         self._bars = bars
         self._output = output
+        self._verb = verb
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, split: str, done: int, total: int) -> None:
@@ -215,11 +276,11 @@ class _Bars:
                 self._tasks[split] = self._bars.add_task(split, total=total)
             self._bars.update(self._tasks[split], completed=done)
         elif done == total:
-            self._output.print(f"{split}: {total:,} images read")
+            self._output.print(f"{split}: {total:,} images {self._verb}")
 
 
 @contextmanager
-def _progress(output: Console) -> Iterator[_Bars]:
+def _progress(output: Console, verb: str) -> Iterator[_Bars]:
     bars = Progress(
         TextColumn("{task.description:<6}"),
         BarColumn(),
@@ -230,7 +291,7 @@ def _progress(output: Console) -> Iterator[_Bars]:
         disable=not output.is_terminal,
     )
     with bars:
-        yield _Bars(bars, output)
+        yield _Bars(bars, output, verb)
 
 
 def _print_summary(meta: dict[str, Any], out: Path, output: Console, seconds: float) -> None:
@@ -248,15 +309,30 @@ def _print_summary(meta: dict[str, Any], out: Path, output: Console, seconds: fl
     output.print(f"largest / smallest class: {max(counts)} / {min(counts)}")
     for name, split in splits.items():
         output.print(f"{name}: {split['images']:,} images")
-    if meta["rejected"]:
-        output.print(
-            f"[yellow]left out: {len(meta['rejected'])} damaged images, listed in "
-            f"{escape(str(out / 'rejects.jsonl'))}[/]"
-        )
+    _print_rejected(meta, out, output)
     output.print(
         f"wrote {escape(str(out))} ({meta['format']}, {num_bytes / 1e6:,.1f} MB) "
         f"in {seconds:.1f} s, {images / seconds:,.0f} images/s"
     )
+
+
+def _print_shard(meta: dict[str, Any], path: Path, output: Console, seconds: float) -> None:
+    counts = ", ".join(f"{split['images']:,} {name}" for name, split in meta["splits"].items())
+    shard = meta["shard"]
+    output.print(f"shard {shard['index']} of {shard['count']}: {counts} images in {seconds:.1f} s")
+    _print_rejected(meta, path, output)
+    output.print(
+        f"it is {escape(str(path))}; when all {shard['count']} are there: OUT --merge",
+        soft_wrap=True,
+    )
+
+
+def _print_rejected(meta: dict[str, Any], path: Path, output: Console) -> None:
+    if meta["rejected"]:
+        output.print(
+            f"[yellow]left out: {len(meta['rejected'])} damaged images, listed in "
+            f"{escape(str(path / 'rejects.jsonl'))}[/]"
+        )
 
 
 def _histogram(classes: Sequence[str], counts: Sequence[int]) -> Table:
@@ -303,6 +379,13 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return parse_shard(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:

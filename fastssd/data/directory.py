@@ -1,12 +1,27 @@
-"""A directory that appears whole or not at all."""
+"""A directory that appears whole or not at all, and what a killed writer of it left behind."""
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from fastssd.errors import ConfigError
+
+Say = Callable[[str], None]
+"""Called with a line for the user."""
+
+# In the unfinished directory: its writer's host and number, locked for as long as it lives. The
+# kernel ends the lock with the process, on whatever machine; a number alone may be another's.
+_LOCK_FILE = ".writer"
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 def check_target(out: Path, *, overwrite: bool, marker: str) -> None:
@@ -34,46 +49,148 @@ def check_target(out: Path, *, overwrite: bool, marker: str) -> None:
 
 
 @contextmanager
-def new_directory(out: Path, *, overwrite: bool, marker: str) -> Iterator[Path]:
+def new_directory(out: Path, *, overwrite: bool, marker: str, say: Say = silent) -> Iterator[Path]:
     """Yield an empty directory beside `out` that takes its name when the block ends well.
 
     If the block raises, it is removed and `out` is as before. If the process is killed, it stays
-    as `OUT.partial-PID`.
+    as `OUT.partial-PID`, and the next call for the same `out` removes it.
 
     Args:
         out: The directory to make.
         overwrite: Whether to replace an existing one.
         marker: See `check_target`.
+        say: Told what was removed.
 
     Raises:
-        ConfigError: If `out` may not be made or replaced.
+        ConfigError: If `out` may not be made or replaced, or another process is making it.
     """
-    check_target(out, overwrite=overwrite, marker=marker)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            with contextlib.suppress(FileExistsError):  # maybe a file, said below
+                out.parent.mkdir(parents=True)
+            with _only_one(out.parent) as alone:
+                _clear(out, say, alone=alone)
+                check_target(out, overwrite=overwrite, marker=marker)
+                partial = held.enter_context(_claimed(out))
+        except OSError as error:
+            raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
         yield partial
         for file in partial.iterdir():
             _sync(file)
         _sync(partial)
-        check_target(out, overwrite=overwrite, marker=marker)
-        _replace(partial, out)
+        with _only_one(out.parent):
+            check_target(out, overwrite=overwrite, marker=marker)
+            _replace(partial, out)
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[Path]:
+    """Make a directory of our own, locked; remove it if the block raises."""
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    number = 1
+    while os.path.lexists(partial):  # another machine's process has our number
+        number += 1
+        partial = out.with_name(f"{out.name}.partial-{os.getpid()}-{number}")
+    partial.mkdir()
+    try:
+        with (partial / _LOCK_FILE).open("w", encoding="utf-8") as lock:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.write(f"{socket.gethostname()} {os.getpid()}")
+            lock.flush()
+            yield partial
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
+def _clear(out: Path, say: Say, *, alone: bool) -> None:
+    """Remove what killed writers of `out` left.
+
+    Args:
+        out: The directory to make.
+        say: Told of each.
+        alone: Whether no other process is at this.
+
+    Raises:
+        ConfigError: If another process is writing `out`.
+    """
+    for path in sorted(out.parent.iterdir()):
+        if path.name.startswith(f"{out.name}.partial-"):
+            _clear_partial(out, path, say)
+        elif path.name.startswith(f"{out.name}.replaced-") and alone:
+            # Killed between the two names of `_replace`, or while it removed the old one.
+            if os.path.lexists(out):
+                shutil.rmtree(path)
+                say(f"removed {path}: {out} had replaced it when its conversion was killed")
+            else:
+                path.rename(out)
+                say(f"{out} is the old one again: a conversion was killed when it replaced it")
+
+
+def _clear_partial(out: Path, partial: Path, say: Say) -> None:
+    lives, owner = _owner(partial)
+    if lives:
+        raise ConfigError(
+            f"{out}: another conversion is writing it ({owner}, in {partial.name}): wait for its "
+            "end, or choose another OUT"
+        )
+    if lives is None:
+        say(
+            f"{partial} was left by {owner}, which may still run: remove it yourself if it does not"
+        )
+        return
+    shutil.rmtree(partial)
+    say(f"removed {partial}, left by a conversion that was killed ({owner}); starting over")
+
+
+def _owner(partial: Path) -> tuple[bool | None, str]:
+    """Return whether the writer of a directory lives, None if it cannot be told, and who it is."""
+    try:
+        with (partial / _LOCK_FILE).open("r+", encoding="utf-8") as lock:
+            host, _, number = lock.read().partition(" ")
+            owner = f"process {number} on {host}" if number else "an unknown process"
+            return _lives(lock, host), owner
+    except OSError:
+        return None, "an unknown process"
+
+
+def _lives(lock: TextIO, host: str) -> bool | None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    # Some network file systems keep the locks of each machine to itself.
+    return False if host == socket.gethostname() else None
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[bool]:
+    """Let one process at a time into the block; yield whether the file system could do that."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # network file systems lock no directories
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def _replace(partial: Path, out: Path) -> None:
-    if not out.exists():
-        partial.rename(out)
-    else:
+    old = None
+    if out.exists():
         old = out.with_name(f"{out.name}.replaced-{os.getpid()}")
         out.rename(old)
-        partial.rename(out)
+    partial.rename(out)
+    # Only now: if we are killed before, the next writer knows by it that we are dead.
+    (out / _LOCK_FILE).unlink()
+    _sync(out)
+    if old is not None:
         shutil.rmtree(old)
     _sync(out.parent)
 

@@ -1,3 +1,5 @@
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -5,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from fastssd.data import directory
 from fastssd.data.directory import new_directory
 from fastssd.errors import ConfigError
 
 MARKER = "meta.json"
+LOCKS = Path("/proc/locks")
 
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def make(out, text="new", *, overwrite=False):
-    with new_directory(out, overwrite=overwrite, marker=MARKER) as folder:
+def make(out, text="new", *, overwrite=False, say=lambda line: None):
+    with new_directory(out, overwrite=overwrite, marker=MARKER, say=say) as folder:
         (folder / MARKER).write_text(text)
 
 
@@ -96,20 +100,166 @@ def test_a_directory_that_appears_meanwhile_is_not_replaced(tmp_path):
     assert names_in(tmp_path) == ["out"]
 
 
-def test_a_killed_process_leaves_no_directory(tmp_path):
-    code = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from fastssd.data.directory import new_directory\n"
-        "with new_directory(Path(sys.argv[1]), overwrite=False, marker='m') as folder:\n"
-        "    (folder / 'half').write_text('')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fastssd.data.directory import new_directory
+with new_directory(Path(sys.argv[1]), overwrite=False, marker='m') as folder:
+    (folder / 'half').write_text('')
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
+KILLED_WHILE_REPLACING = """
+import os, signal, sys
+from pathlib import Path
+from fastssd.data.directory import new_directory
+rename, names = Path.rename, []
+def stop(path, target):
+    if len(names) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    names.append(target)
+    return rename(path, target)
+with new_directory(Path(sys.argv[1]), overwrite=True, marker='meta.json') as folder:
+    (folder / 'meta.json').write_text('new')
+    Path.rename = stop
+    if sys.argv[2] == '2':
+        import shutil
+        shutil.rmtree = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+WAITING = """
+import sys
+from pathlib import Path
+from fastssd.data.directory import new_directory
+from fastssd.errors import ConfigError
+try:
+    with new_directory(Path(sys.argv[1]), overwrite=False, marker='m') as folder:
+        print('in', flush=True)
+        sys.stdin.read()
+except ConfigError as error:
+    print('refused', error, flush=True)
+"""
+
+
+def kill(code, *arguments):
+    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out").exists()
-    assert [name.startswith("out.partial-") for name in names_in(tmp_path)] == [True]
+
+
+def test_a_killed_process_leaves_no_directory_and_the_next_one_clears_up(tmp_path):
+    kill(KILLED, str(tmp_path / "out"))
+    remains = names_in(tmp_path)
+    assert [name.startswith("out.partial-") for name in remains] == [True]
+    (tmp_path / "out.party").mkdir()  # other things are not touched
+
+    said = []
+    make(tmp_path / "out", say=said.append)
+
+    assert names_in(tmp_path) == ["out", "out.party"]
+    assert names_in(tmp_path / "out") == [MARKER]
+    assert len(said) == 1
+    assert f"removed {tmp_path / remains[0]}" in said[0]
+    assert "was killed" in said[0]
+
+
+def test_a_process_that_is_killed_while_it_replaces_loses_neither_directory(tmp_path):
+    out = tmp_path / "out"
+    for step, text in enumerate(("old", "old", "new")):
+        # Killed before the old one moves away, before the new one takes its place, and before the
+        # old one is removed.
+        make(out, "old", overwrite=True)
+        kill(KILLED_WHILE_REPLACING, str(out), str(step))
+
+        with pytest.raises(ConfigError, match="exists"):
+            make(out)  # says what there is, and clears up
+
+        assert (out / MARKER).read_text() == text
+        assert names_in(tmp_path) == ["out"]
+
+
+def test_two_writers_of_one_directory_are_one_too_many(tmp_path):
+    out = tmp_path / "out"
+    with new_directory(out, overwrite=False, marker=MARKER) as folder:
+        (folder / MARKER).write_text("first")
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=r"another conversion is writing it \(process \d"):
+                make(out)
+        make(tmp_path / "other")
+    assert (out / MARKER).read_text() == "first"
+    assert names_in(tmp_path) == ["other", "out"]
+
+
+def test_of_processes_that_start_at_once_one_writes(tmp_path):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WAITING, str(tmp_path / "out")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    said = [process.stdout.readline().split()[0] for process in processes]
+    for process in processes:
+        process.communicate()
+
+    assert sorted(said) == ["in", "refused", "refused", "refused"]
+    assert names_in(tmp_path) == ["out"]
+
+
+def test_a_process_that_looks_while_another_begins_waits_for_it(tmp_path, monkeypatch):
+    claimed = directory._claimed
+    others = []
+
+    def claim(out):
+        other = subprocess.Popen(
+            [sys.executable, "-c", WAITING, str(out)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        others.append(other)
+        # Until it waits for the lock that is held here, or has said something without it.
+        for _ in range(100):
+            ready, _, _ = select.select([other.stdout], [], [], 0.05)
+            if ready or f" {other.pid} " in LOCKS.read_text():
+                break
+        return claimed(out)
+
+    monkeypatch.setattr(directory, "_claimed", claim)
+
+    make(tmp_path / "out")
+
+    assert others[0].communicate()[0].startswith("refused")
+    assert (tmp_path / "out" / MARKER).read_text() == "new"
+
+
+def test_what_another_machine_left_is_kept_and_said(tmp_path):
+    remains = tmp_path / f"out.partial-{os.getpid()}"  # even if its process had our number
+    remains.mkdir()
+    (remains / ".writer").write_text("elsewhere 12")
+    said = []
+
+    make(tmp_path / "out", say=said.append)
+
+    assert names_in(tmp_path) == ["out", remains.name]
+    assert len(said) == 1
+    assert "left by process 12 on elsewhere" in said[0]
+
+
+def test_a_file_system_without_locks_still_converts(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    kill(KILLED, str(tmp_path / "out"))
+    monkeypatch.setattr("fcntl.flock", refuse)
+    said = []
+
+    make(tmp_path / "out", say=said.append)
+
+    assert len(said) == 1
+    assert "remove it yourself" in said[0]
+    assert (tmp_path / "out" / MARKER).exists()
 
 
 def test_a_place_where_nothing_can_be_made_is_refused(tmp_path):

@@ -1,5 +1,6 @@
-"""Reading and mapping the arrays of a dataset directory, with errors that name the file."""
+"""Arrays of a dataset directory: written, read, mapped, with errors that name the file."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,22 @@ def load_array(path: Path, *, dtype: type[np.generic], ndim: int) -> NDArray[Any
             f"{np.dtype(dtype)} of {ndim} is expected; {_REMEDY}"
         )
     return array
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a `.npy` file.
+
+    NumPy's own writing to a file says "0 written" of a full disk, and not why.
+
+    Raises:
+        OSError: If it cannot be written; names the file and says why.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    try:
+        path.write_bytes(buffer.getbuffer())
+    except OSError as error:  # from writing, and not opening, it knows no name
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def map_bytes(path: Path) -> UInt8:

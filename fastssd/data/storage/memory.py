@@ -7,12 +7,13 @@ split is written in one pass without knowing the sizes beforehand.
 
 import io
 import os
+from array import array
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastssd.data.storage.files import load_array, map_bytes, map_pixels
+from fastssd.data.storage.files import load_array, map_bytes, map_pixels, save_array
 from fastssd.data.storage.image import RAW, StoredImage, UInt8
 from fastssd.data.storage.storage import Int32, Storage
 from fastssd.errors import DataError
@@ -97,7 +98,7 @@ class MemoryWriter:
         self._folder = folder
         self._split = split
         self._path = folder / f"{split}.pixels.bin"
-        self._sizes: list[tuple[int, int]] = []
+        self._sizes = array("i")  # height, width, height, width, ...
         self._file = self._path.open("wb")
         self._file.write(bytes(_HEADER_BYTES))
 
@@ -105,7 +106,7 @@ class MemoryWriter:
         if image.mode != RAW or image.data.shape != (height, width, 3):
             raise ValueError(f"{image.mode} data of shape {image.data.shape} are not pixels")
         self._file.write(np.ascontiguousarray(image.data).data)
-        self._sizes.append((height, width))
+        self._sizes.extend((height, width))
 
     def finish(self) -> None:
         sizes = np.array(self._sizes, dtype=np.int32).reshape(-1, 2)
@@ -121,8 +122,8 @@ class MemoryWriter:
             return
         offsets = np.full(len(sizes) + 1, _HEADER_BYTES, dtype=np.int64)
         offsets[1:] += np.cumsum(sizes.astype(np.int64).prod(axis=1) * 3)
-        np.save(self._folder / f"{self._split}.offsets.npy", offsets)
-        np.save(self._folder / f"{self._split}.sizes.npy", sizes)
+        save_array(self._folder / f"{self._split}.offsets.npy", offsets)
+        save_array(self._folder / f"{self._split}.sizes.npy", sizes)
 
     def abandon(self) -> None:
         self._file.close()

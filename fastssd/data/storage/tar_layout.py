@@ -86,11 +86,20 @@ def shard_bytes(end_of_content: int) -> int:
     return padded(padded(end_of_content) + END_MARKS, RECORD)
 
 
-def index_text(samples: list[tuple[int, list[Member]]]) -> str:
-    """Return the index of a shard: its samples, each with its number and members."""
-    lines = [f"v1.2 {len(samples)}"]
-    lines += [
-        " ".join(f"{m.suffix} {m.offset} {m.size} {stem(sample)}.{m.suffix}" for m in members)
-        for sample, members in samples
-    ]
-    return "\n".join(lines) + "\n"
+class IndexLines:
+    """The index of a shard, kept as text: a line of a small image takes less than its objects."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._num_samples = 0
+
+    def add(self, sample: int, members: list[Member]) -> None:
+        """Append a sample with its number and members."""
+        name = stem(sample)
+        line = " ".join(f"{m.suffix} {m.offset} {m.size} {name}.{m.suffix}" for m in members)
+        self._text += line.encode() + b"\n"
+        self._num_samples += 1
+
+    def text(self) -> str:
+        """Return the whole index."""
+        return f"v1.2 {self._num_samples}\n{self._text.decode()}"

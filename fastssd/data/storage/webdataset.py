@@ -5,6 +5,7 @@ sample is without a look into the archives: opening takes no longer for more byt
 """
 
 import os
+from array import array
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastssd.data.storage import tar_layout as layout
-from fastssd.data.storage.files import load_array, map_bytes
+from fastssd.data.storage.files import load_array, map_bytes, save_array
 from fastssd.data.storage.image import JPEG, RAW, StoredImage, UInt8
 from fastssd.data.storage.storage import Int32
 from fastssd.errors import DataError
@@ -86,11 +87,12 @@ class WebDatasetWriter:
         self._folder = folder
         self._split = split
         self._shard_bytes = shard_bytes
-        self._rows: list[tuple[int, int, int, int, int, int]] = []
+        self._rows = array("q")  # six numbers a sample
+        self._num_samples = 0
         self._shard = -1
         self._file: BinaryIO | None = None
         self._end = 0
-        self._samples: list[tuple[int, list[layout.Member]]] = []
+        self._lines = layout.IndexLines()
 
     def append(self, image: StoredImage, *, height: int, width: int, label: int) -> None:
         before = layout.pixels_header(height, width) if image.mode == RAW else b""
@@ -102,24 +104,23 @@ class WebDatasetWriter:
         if self._file is not None and self._end >= self._shard_bytes:
             self._close_shard()
         file = self._file or self._open_shard()
-        sample = len(self._rows)
+        sample = self._num_samples
         digits = str(label).encode()
         # The image last, so that its end tells the length of the archive.
         text = self._add(file, sample, layout.LABEL_SUFFIX, [digits], len(digits))
         suffix = layout.RAW_SUFFIX if image.mode == RAW else layout.JPEG_SUFFIX
         parts: list[bytes | memoryview] = [before, np.ascontiguousarray(image.data).data]
         member = self._add(file, sample, suffix, parts, num_bytes)
-        self._samples.append((sample, [text, member]))
+        self._lines.add(sample, [text, member])
         mode = _MODE_RAW if image.mode == RAW else _MODE_JPEG
-        self._rows.append((self._shard, member.offset, member.size, height, width, mode))
+        self._rows.extend((self._shard, member.offset, member.size, height, width, mode))
+        self._num_samples += 1
 
     def finish(self) -> None:
         if self._file is not None:
             self._close_shard()
         rows = np.array(self._rows, dtype=np.int64).reshape(-1, 6)
-        with (self._folder / f"{self._split}.index.npy").open("wb") as file:
-            np.save(file, rows)
-            _sync(file)
+        save_array(self._folder / f"{self._split}.index.npy", rows)
 
     def abandon(self) -> None:
         if self._file is not None:
@@ -129,7 +130,7 @@ class WebDatasetWriter:
     def _open_shard(self) -> BinaryIO:
         self._shard += 1
         self._end = 0
-        self._samples = []
+        self._lines = layout.IndexLines()
         self._file = layout.shard_path(self._folder, self._split, self._shard).open("wb")
         return self._file
 
@@ -151,7 +152,7 @@ class WebDatasetWriter:
         self.abandon()
         path = layout.shard_path(self._folder, self._split, self._shard)
         with path.with_suffix(".idx").open("wb") as file:
-            file.write(layout.index_text(self._samples).encode())
+            file.write(self._lines.text().encode())
             _sync(file)
 
 

@@ -1,0 +1,95 @@
+"""Reading and encoding the rows of a source on threads, in order, with bounded memory.
+
+Threads and not processes: decoding and hashing let the other threads run, and what is read need
+not be copied from one process to another. `docs/datasets.md` has the measurement.
+"""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastssd.data.encode import Encoded
+from fastssd.data.sources.source import Content, SourceSplit
+
+Int64 = NDArray[np.int64]
+
+AHEAD = 2
+"""Tasks a thread that are read before the first of them is taken."""
+MAX_IMAGES = 32
+"""Images a task at most: enough to hide the cost of handing it over."""
+MAX_BYTES = 1 << 20
+"""Bytes that the images of a task have together, if they are like those before and not one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One row of the source: what is stored, and the digest of what was read; or the reason.
+
+    Attributes:
+        row: The row.
+        encoded: What is stored, or None.
+        digest: 32 bytes, SHA-256 of the image's name, label and content.
+        reason: Why there is nothing to store; empty where there is.
+    """
+
+    row: int
+    encoded: Encoded | None = None
+    digest: bytes = b""
+    reason: str = ""
+
+
+def read_all(
+    split: SourceSplit, rows: Int64, encoder: Callable[[Content], Encoded], *, threads: int
+) -> Generator[Read, None, None]:
+    """Yield every row read and encoded, in the order of `rows`.
+
+    No more than ``AHEAD * threads`` tasks are held, each of at most `MAX_BYTES` or of one image:
+    images count as large as those before them, so that tasks of small images hold more.
+
+    Args:
+        split: Where the rows are.
+        rows: (N,) int64.
+        encoder: From content to what is stored; raises ValueError for a damaged image.
+        threads: That read and encode.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="fastssd-convert")
+    pending: deque[Future[list[Read]]] = deque()
+    next_row, num_images = 0, 1
+
+    def work(chunk: Int64) -> list[Read]:
+        return [_read(split, int(row), encoder) for row in chunk]
+
+    try:
+        while pending or next_row < len(rows):
+            while len(pending) < AHEAD * threads and next_row < len(rows):
+                pending.append(pool.submit(work, rows[next_row : next_row + num_images]))
+                next_row += num_images
+            reads = pending.popleft().result()
+            num_images = _images_a_task(reads)
+            yield from reads
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _images_a_task(reads: list[Read]) -> int:
+    largest = max(r.encoded.image.data.nbytes if r.encoded else 0 for r in reads)
+    return max(1, min(MAX_IMAGES, MAX_BYTES // max(largest, 1)))
+
+
+def _read(split: SourceSplit, row: int, encoder: Callable[[Content], Encoded]) -> Read:
+    try:
+        content = split.read(row)
+        encoded = encoder(content)
+    except (OSError, ValueError) as error:
+        return Read(row, reason=str(error) or type(error).__name__)
+    # The name and label are part of what was read: the same files in other folders are other data.
+    head = json.dumps([split.names[row], int(split.labels[row])]).encode()
+    digest = hashlib.sha256(head + b"\0")
+    digest.update(content if isinstance(content, bytes) else content.tobytes())
+    return Read(row, encoded, digest.digest())
