@@ -1,9 +1,11 @@
 """What every backbone is: images in, one feature vector each out."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network without its classifier.
 
     `forward` takes (B, 3, S, S) normalised floating-point images in any memory format and
@@ -15,5 +17,6 @@ class Backbone(nn.Module):
 
     width: int
 
+    @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return (B, width) features of (B, 3, S, S) images."""
