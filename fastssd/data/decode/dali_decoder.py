@@ -92,9 +92,10 @@ class DaliDecoder:
         sizes = np.array([_size(content) for content in contents], dtype=np.int64)
         corners = boxes[rows].copy()
         corners[:, :, 2:] += corners[:, :, :2]
-        # The part of the image that holds all its boxes, at least one pixel of it.
+        # The part of the image that holds all its boxes, and no less than its first two columns:
+        # libjpeg-turbo upsamples the chroma of the first column alone in another way.
         limits = np.concatenate([sizes[:, ::-1], sizes[:, ::-1]], axis=1)[:, None]
-        inside = np.clip(corners, [0, 0, 1, 1], limits - [1, 1, 0, 0])
+        inside = np.clip(corners, [0, 0, 2, 1], limits - [1, 1, 0, 0])
         start, end = inside[:, :, 1::-1].min(axis=1), inside[:, :, :1:-1].max(axis=1)
         inputs: dict[str, Any] = {"jpeg": contents, "start": start, "shape": end - start}
         for view in range(boxes.shape[1]):
