@@ -16,9 +16,10 @@ from fastssd.data.sources.inaturalist import is_inaturalist, open_inaturalist
 from fastssd.data.sources.known import DESCRIPTIONS, find_known, open_known
 from fastssd.data.sources.source import Source, SourceOptions
 from fastssd.data.sources.tar_shards import is_tar_shards, open_tar_shards
+from fastssd.data.sources.torchvision_named import PREFIX, open_torchvision
 from fastssd.errors import ConfigError
 
-FOLDER, KNOWN, DIGITS = "folder", "known", "digits"
+FOLDER, KNOWN, DIGITS, TORCHVISION = "folder", "known", "digits", "torchvision"
 
 
 def _never(path: Path) -> bool:
@@ -91,6 +92,11 @@ SOURCES: dict[str, SourceEntry] = {
         recognises=is_beton,
         options=_PARTS | {"label_column"},
     ),
+    TORCHVISION: SourceEntry(
+        description="torchvision:NAME, a dataset in the layout of that class, such as Food101",
+        open=open_torchvision,
+        options=frozenset({"root"}),
+    ),
     KNOWN: SourceEntry(
         description="a dataset by name: see below",
         open=open_known,
@@ -142,6 +148,8 @@ def find_kind(text: str) -> str:
     """
     if text == DIGITS:
         return DIGITS
+    if text.startswith(PREFIX):
+        return TORCHVISION
     path = Path(text)
     if find_known(text) is not None:
         return KNOWN
