@@ -10,9 +10,10 @@ if __spec__ is None:
 
 import os
 
-# A thread of the networks that waits must sleep, not spin: decode threads share its cores. Read by
-# OpenMP when PyTorch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "OMP_WAIT_POLICY" not in os.environ:
+    # A thread of the networks that waits soon sleeps: decode threads share its cores. The default
+    # of GNU OpenMP, which reads this when PyTorch is imported, spins for a millisecond.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import argparse
 import json
