@@ -36,7 +36,6 @@ def test_what_accelerate_launch_always_sets_is_no_setting(monkeypatch):
     check_passed_on()
 
     assert overridden("no") is None
-    assert "precision=no holds" not in (overridden("no") or "")
     assert "bf16 holds" in (overridden("bf16") or "")
 
 
