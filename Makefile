@@ -1,4 +1,4 @@
-.PHONY: setup quickstart test check format clean
+.PHONY: setup native quickstart test check format clean
 
 setup:
 	@bash tools/setup.sh
@@ -11,6 +11,10 @@ data/digits/meta.json: | setup
 
 test: setup
 	@.venv/bin/python -m pytest
+
+# After a change of a C file: `setup` does the same, with everything else.
+native:
+	@.venv/bin/python setup.py --quiet build_ext --inplace
 
 check: setup
 	@.venv/bin/ruff check .

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 stamp=.venv/.fastssd-setup
-wanted=$(cat pyproject.toml constraints.txt tools/setup.sh | sha256sum | cut -d' ' -f1)
+wanted=$(cat pyproject.toml setup.py fastssd/native/src/* constraints.txt tools/setup.sh | sha256sum | cut -d' ' -f1)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
@@ -24,8 +24,8 @@ if [ -z "$python" ]; then
     exit 2
 fi
 
-# FFCV is built from source against these.
-system_packages="libopencv-dev libturbojpeg0-dev pkg-config g++"
+# FFCV is built from source against these; the native kernels against libjpeg-turbo.
+system_packages="libopencv-dev libturbojpeg0-dev libjpeg62-turbo-dev pkg-config g++"
 extras=dali,hf,timm,dev
 have_ffcv_libraries() { command -v g++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; }
 if ! have_ffcv_libraries && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -52,5 +52,10 @@ echo "setup: installing Python packages into .venv (a few minutes, several GB: t
 $install torch torchvision
 $install --editable ".[$extras]"
 .venv/bin/python -c 'import torch, torchvision, accelerate, fastssd'
+.venv/bin/python -c '
+from fastssd.native.library import INSTALL, problem
+if problem():
+    print(f"setup: {problem()}: images are decoded more slowly; {INSTALL}")
+'
 echo "$wanted" >"$stamp"
 echo "setup: done"

@@ -1,0 +1,1 @@
+"""Kernels in C: what Python may not do once per image."""
