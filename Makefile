@@ -1,4 +1,4 @@
-.PHONY: setup native quickstart test check format clean
+.PHONY: setup native quickstart test bench check format clean
 
 setup:
 	@bash tools/setup.sh
@@ -11,6 +11,10 @@ data/digits/meta.json: | setup
 
 test: setup
 	@.venv/bin/python -m pytest
+
+# On a machine that does nothing else; DATA=FOLDER for photographs of your own.
+bench: setup
+	@.venv/bin/python benchmarks/run_all.py $(if $(DATA),--data "$(DATA)")
 
 # After a change of a C file: `setup` does the same, with everything else.
 native:

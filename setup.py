@@ -15,8 +15,15 @@ setup(
             "fastssd.native._kernels",
             sources=sorted(str(path) for path in SOURCES.glob("*.c")),
             depends=sorted(str(path) for path in SOURCES.glob("*.h")),
-            libraries=["jpeg", "pthread"],
-            extra_compile_args=["-std=gnu11", "-O3", "-g0", "-Wall", "-Wextra", "-fvisibility=default"],
+            libraries=["jpeg", "m", "pthread"],
+            extra_compile_args=[
+                "-std=gnu11",
+                "-O3",
+                "-g0",
+                "-Wall",
+                "-Wextra",
+                "-fvisibility=default",
+            ],
             optional=True,
         )
     ]

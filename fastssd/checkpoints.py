@@ -1,25 +1,32 @@
 """Saving and loading what a training run needs to go on: one file, written whole or not at all.
 
 Tensors are kept by safetensors, everything else as JSON in the same file's header, so that
-loading executes nothing.
+loading executes nothing. The header also says which file of which folder it is and has the SHA-256
+of everything else, so that a damaged file, or one in another's place, is not taken for a good one.
 """
 
+import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastssd.errors import DataError
+from fastssd.files import write_atomically
 
 WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}
 """Files of a stage's folder: after its last epoch, and at its best on the validation split."""
 
 _MODEL, _OPTIMIZER, _EXTRA = "model.", "optimizer.", "extra."
+_SEAL = "fastssd"  # which file this is, and the SHA-256 of everything else
+
+
+class DamagedError(DataError):
+    """A file is missing, torn or altered, or stands where another belongs."""
 
 
 def save_weights(path: Path, module: nn.Module) -> None:
@@ -31,10 +38,25 @@ def load_weights(path: Path, module: nn.Module) -> None:
     """Set a module's state to that of a file that `save_weights` wrote.
 
     Raises:
-        DataError: If the file is missing or damaged, or is of another module.
+        DamagedError: If the file is missing, torn, altered or another.
+        DataError: If it is of another module.
     """
     tensors, _ = _read(path)
     _load_state(path, module, tensors)
+
+
+def check_file(path: Path) -> dict[str, Any]:
+    """Return the progress in a file that was written here, {} in one of weights.
+
+    Raises:
+        DamagedError: If the file is missing, torn, altered or another.
+    """
+    _, header = _read(path)
+    try:
+        progress: dict[str, Any] = json.loads(header.get("progress", "{}"))
+    except ValueError as error:
+        raise DamagedError(f"{path}: not a checkpoint ({error!r}); {_REMEDY}") from error
+    return progress
 
 
 def save_checkpoint(
@@ -80,7 +102,8 @@ def load_checkpoint(
         The further tensors, and the progress, that were saved.
 
     Raises:
-        DataError: If the file is missing or damaged, or is of another module.
+        DamagedError: If the file is missing, torn, altered or another.
+        DataError: If it is of another module.
     """
     tensors, header = _read(path)
     try:
@@ -89,7 +112,7 @@ def load_checkpoint(
         state = {int(index): dict(values) for index, values in saved["numbers"].items()}
         groups = saved["groups"]
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a checkpoint ({error!r}); {_REMEDY}") from error
+        raise DamagedError(f"{path}: not a checkpoint ({error!r}); {_REMEDY}") from error
     _load_state(path, module, _below(_MODEL, tensors))
     for name, value in _below(_OPTIMIZER, tensors).items():
         index, _, key = name.partition(".")
@@ -138,24 +161,39 @@ def _load_state(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> No
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        save_file(tensors, partial, metadata=header)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    seal = {"file": _place(path), "sha256": _digest(tensors, header)}
+    # One key beside the header's: safetensors would put two of weights in any order.
+    write_atomically(path, save(tensors, {**header, _SEAL: json.dumps(seal)}))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path}: not readable ({error}); {_REMEDY}") from error
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header: dict[str, str] = file.metadata() or {}
+        seal = json.loads(header.pop(_SEAL, "{}"))
+        place, digest = seal.get("file"), seal.get("sha256")
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # A header that is damaged may name anything for a type or a shape.
+        raise DamagedError(f"{path}: not readable ({error}); {_REMEDY}") from error
+    if digest != _digest(tensors, header):
+        raise DamagedError(
+            f"{path}: {'was altered since it was written' if digest else 'has no checksum'}; "
+            f"{_REMEDY}"
+        )
+    if place != _place(path):
+        raise DamagedError(f"{path}: was written as {place}; {_REMEDY}")
+    return tensors, header
+
+
+def _place(path: Path) -> str:
+    """Return what a file is in a run directory, whichever generation of it."""
+    return f"{path.parent.name}/{path.name.partition('.')[0]}"
+
+
+def _digest(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(header.items())).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -25,6 +25,16 @@ class DataConfig:
     """Decode threads of each process; 0 shares the machine's cores among the processes."""
     prefetch: int = 4
     """Batches decoded ahead of the one in use."""
+    read_ahead: int = 4
+    """Batches beyond those, whose bytes the system is asked to read from the disk."""
+    timeout: float = 600
+    """Seconds after which a batch that does not come ends the run with an error."""
+    on_error: Literal["raise", "replace"] = "raise"
+    """What a training image that cannot be decoded does: end the run, or be replaced by the next
+    sample of its class and be listed in the report. Images that are evaluated always raise."""
+    device_images: Literal["auto", "never", "always"] = "auto"
+    """Whether a `memory` dataset is kept in the accelerator's memory and crops are cut there;
+    `auto`: where it takes at most half of what is free at the start."""
     train: str = "train"
     """The split that is trained on."""
     validation: str | None = None
@@ -34,7 +44,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _named("data", self, "path")
-        _at_least("data", self, threads=0, prefetch=0)
+        _at_least("data", self, threads=0, prefetch=0, read_ahead=0)
+        if not self.timeout > 0:
+            raise ConfigError(f"data.timeout={self.timeout} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,10 +223,23 @@ class FrozenConfig:
     views: int = 0
     """Views of each image that stages II and III share; 0: one for each of stage III's epochs."""
     dtype: Literal["float32", "float16"] = "float16"
-    """Of a table's logits."""
+    """Of a table's logits or features."""
+    store: Literal["logits", "features", "topk"] = "logits"
+    """What a table holds; `topk` is stage III's alone (docs/tables.md)."""
+    topk: int = 0
+    """Logits that a `topk` table keeps of each image; 0: as many as `table_bytes` has room for, or
+    as `kept_mass` asks for."""
+    table_bytes: int = 0
+    """Size of a `topk` table at most, over all its views; 0: as `kept_mass` asks for."""
+    kept_mass: float = 0.9
+    """Mean share of the softened teacher that the kept logits of a `topk` table have."""
 
     def __post_init__(self) -> None:
-        _at_least("frozen", self, views=0)
+        _at_least("frozen", self, views=0, topk=0, table_bytes=0)
+        if not 0 < self.kept_mass <= 1:
+            raise ConfigError(f"frozen.kept_mass={self.kept_mass} must be above 0 and at most 1")
+        if self.topk and self.table_bytes:
+            raise ConfigError("frozen.topk and frozen.table_bytes both say how many logits to keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,8 +282,14 @@ class Config:
     """Bits repeat on the same device type, threads, processes and versions; may be slower."""
     precision: Literal["no", "fp16", "bf16"] = "no"
     """Of the networks' forward passes; `no` is float32."""
+    compile: bool = False
+    """Compile the backbones with torch.compile: seconds to minutes before each stage's first step,
+    then faster steps on most GPUs. Needs a C++ compiler, and Triton on a GPU."""
     compute_threads: int = 0
     """CPU threads of each process's networks; 0 shares the cores among the processes."""
+    watchdog: int = 600
+    """Seconds without any progress, in this process or another that it waits for, after which it
+    ends with a message; 0: never. More than the longest step, compilation and report take."""
     stages: list[str] = field(default_factory=lambda: ["I", "II", "III", "IV"])
     """SSD's stages to run; each needs those before it."""
     baselines: list[str] = field(default_factory=lambda: ["CE", "LWS"])
@@ -272,7 +303,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _named("", self, "output")
-        _at_least("", self, compute_threads=0)
+        _at_least("", self, compute_threads=0, watchdog=0)
         order = ["I", "II", "III", "IV"]
         if self.stages != order[: len(self.stages)]:
             raise ConfigError(

@@ -1,7 +1,9 @@
 """What a run ran on: versions, device, processes and threads, for its environment.json."""
 
+import importlib.util
 import os
 import platform
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -41,6 +43,11 @@ def describe(accelerator: Accelerator) -> dict[str, Any]:
         "processes": accelerator.num_processes,
         "backend": torch.distributed.get_backend() if accelerator.num_processes > 1 else None,
         "precision": accelerator.mixed_precision,
+        "tensor_float_32": {
+            "convolutions": torch.backends.cudnn.allow_tf32,
+            "matrix_products": torch.backends.cuda.matmul.allow_tf32,
+        },
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "compute_threads": torch.get_num_threads(),
         "accelerate": passed_on(),
         "command": sys.argv,
@@ -72,11 +79,37 @@ def check_processes(accelerator: Accelerator) -> None:
         )
 
 
-def make_deterministic() -> None:
-    """Let PyTorch take only algorithms whose bits repeat; must precede work on a GPU."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+def set_algorithms(config: Config) -> None:
+    """Set which algorithms PyTorch may take; must precede work on a GPU.
+
+    With `deterministic`, only those whose bits repeat; otherwise cuDNN tries several for each
+    shape and keeps the fastest. TensorFloat-32 is what PyTorch itself has by default, stated here
+    so that a library or an environment variable does not decide it: on in convolutions, off in
+    other matrix products.
+    """
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def check_compiler(config: Config, device: torch.device) -> None:
+    """Raise ConfigError if the networks shall be compiled and the machine lacks a tool for it."""
+    if not config.compile:
+        return
+    compilers = [os.environ.get("CXX"), "g++", "clang++"]
+    if not any(shutil.which(each) for each in compilers if each):
+        raise ConfigError(
+            "compile=true needs a C++ compiler, and none is installed (g++, clang++, or what CXX "
+            "names): install one, or set compile=false"
+        )
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ConfigError(
+            "compile=true needs the package triton on a GPU: run `pip install triton`, or set "
+            "compile=false"
+        )
 
 
 def _version(package: str) -> str | None:

@@ -1,17 +1,131 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all; a write that fails names its file."""
 
+import errno
+import hashlib
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from fastssd.errors import DataError
+
+CHECKSUM = "sha256"
+"""Key of sealed content's own checksum."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file or leave what was there."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file could not be written, and why, where the block fails to write it.
+
+    Raises:
+        DataError: In place of an OSError of the block.
+    """
     try:
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        yield
+    except OSError as error:
+        remedy = "make room there" if error.errno in _NO_ROOM else "mend that"
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}; {remedy} and start the same "
+            "command again: what was finished before is as it was"
+        ) from error
+
+
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a whole file, safely on the disk, or leave what was there.
+
+    Args:
+        path: The file. Another process may write it at the same time: one of the two stays.
+        content: All of it.
+
+    Raises:
+        DataError: If it cannot be written, as on a full disk.
+    """
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    with writing(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def seal(content: dict[str, Any]) -> str:
+    """Return JSON that holds the content and, under `sha256`, its checksum."""
+    return json.dumps({**content, CHECKSUM: _checksum(content)}, indent=1) + "\n"
+
+
+def check_seal(content: object) -> None:
+    """Check the checksum that `seal` gave; content that has none is taken as it stands.
+
+    Raises:
+        ValueError: If the content was altered since.
+    """
+    if isinstance(content, dict) and CHECKSUM in content:
+        rest = {key: value for key, value in content.items() if key != CHECKSUM}
+        if content[CHECKSUM] != _checksum(rest):
+            raise ValueError("it was altered since it was written: its sha256 differs")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file, which is made if it is not there.
+
+    Raises:
+        DataError: If it cannot be written; part of the text may be in the file.
+    """
+    with writing(path), path.open("ab", buffering=0) as file:
+        content = memoryview(text.encode())
+        while content:  # A disk that fills up takes a part first.
+            content = content[file.write(content) :]
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk; nothing to do where there is none.
+
+    Raises:
+        DataError: If it can't be brought there.
+    """
+    if path.exists():
+        with writing(path):
+            _fsync(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where its file system can say so."""
+    try:
+        _fsync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a file system that syncs no folders
+            raise
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed writers left half-written in a folder; nobody may be writing there."""
+    for path in folder.glob("*.partial-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)

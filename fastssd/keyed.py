@@ -4,10 +4,14 @@ Nothing here keeps state, so results depend neither on the order of calls nor on
 workers, and a resumed run draws what it would have drawn.
 """
 
+import ctypes
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fastssd.native import library
 
 UInt32 = NDArray[np.uint32]
 
@@ -47,6 +51,21 @@ def philox4x32(counters: UInt32, key: int) -> UInt32:
     Source:
         Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
     """
+    if library.library() is None:
+        return philox_in_numpy(counters, key)
+    counters = np.ascontiguousarray(counters, dtype=np.uint32)
+    blocks = np.empty_like(counters)
+    philox = library.function(
+        "fastssd_philox",
+        arguments=[ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64, ctypes.c_void_p],
+        result=None,
+    )
+    philox(counters.ctypes.data, len(counters), key, blocks.ctypes.data)
+    return blocks
+
+
+def philox_in_numpy(counters: UInt32, key: int) -> UInt32:
+    """Return what `philox4x32` does, where the native kernels were not built."""
     c0, c1, c2, c3 = (counters[:, i].astype(np.uint64) for i in range(4))
     k0, k1 = key & 0xFFFFFFFF, key >> 32
     for _ in range(_ROUNDS):
@@ -78,13 +97,36 @@ def uniforms(
     Returns:
         (B, count) float64 with 32 random bits each.
     """
+    found: NDArray[np.float64] = uniforms_by_field(
+        seed, stream, samples, views, fields=[field], count=count
+    )[0]
+    return found
+
+
+def uniforms_by_field(
+    seed: int,
+    stream: str,
+    samples: ArrayLike,
+    views: ArrayLike,
+    *,
+    fields: Sequence[int],
+    count: int,
+) -> NDArray[np.float64]:
+    """Return what `uniforms` does for several fields, in one go.
+
+    Returns:
+        (fields, B, count) float64.
+    """
     samples = np.asarray(samples, dtype=np.uint64)
     views = np.asarray(views, dtype=np.uint64)
     num_blocks = -(-count // 4)
-    counters = np.empty((len(samples), num_blocks, 4), dtype=np.uint32)
-    counters[:, :, 0] = (samples & _LOW)[:, None]
-    counters[:, :, 1] = (views & _LOW)[:, None]
-    counters[:, :, 2] = (views >> _SHIFT)[:, None]
-    counters[:, :, 3] = (field << 16) + np.arange(num_blocks, dtype=np.uint32)
+    counters = np.empty((len(fields), len(samples), num_blocks, 4), dtype=np.uint32)
+    counters[..., 0] = (samples & _LOW)[:, None]
+    counters[..., 1] = (views & _LOW)[:, None]
+    counters[..., 2] = (views >> _SHIFT)[:, None]
+    first_blocks = np.array(fields, dtype=np.uint32)[:, None, None] << np.uint32(16)
+    counters[..., 3] = first_blocks + np.arange(num_blocks, dtype=np.uint32)
     bits = philox4x32(counters.reshape(-1, 4), key_of(seed, stream))
-    return bits.reshape(len(samples), 4 * num_blocks)[:, :count].astype(np.float64) * 2.0**-32
+    numbers = bits.reshape(len(fields), len(samples), 4 * num_blocks)[..., :count]
+    values: NDArray[np.float64] = numbers.astype(np.float64) * 2.0**-32
+    return values

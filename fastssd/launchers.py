@@ -23,6 +23,12 @@ def follow_launcher() -> None:
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
 
 
+def meeting_point() -> str:
+    """Return where the processes of this run meet, in words."""
+    address, port = (os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    return f"at {address}:{port}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "(none)"
+
+
 def passed_on() -> dict[str, str]:
     """Return the settings of Accelerate that the environment holds, for the record.
 

@@ -12,9 +12,16 @@ from fastssd.evaluation.metrics import GroupMeter
 
 Item = TypeVar("Item")
 
+_FOLD = 64
+"""Micro-batches whose losses and hits wait to be summed together: a step then costs the host an
+entry in a list, and the device's sums a few launches in 64 steps."""
+
 
 class Meter:
     """Sums of one window of steps. Only `flush` waits for the device.
+
+    Sums are taken of the same groups of micro-batches wherever a run was stopped and resumed, so
+    that they have the same bits.
 
     Args:
         train_counts: (C,) training images of each class, which decide the shot groups.
@@ -32,9 +39,12 @@ class Meter:
         self._train_counts = train_counts
         self._device = device
         self._reduce = reduce
-        self._losses: dict[str, Tensor] = {}
-        self._num_losses = torch.zeros((), device=device)
-        self._hits: dict[str, GroupMeter] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._losses: dict[str, list[Tensor]] = {}
+        self._num_losses = 0
+        self._groups: dict[str, GroupMeter] = {}
+        self._hits: dict[str, list[Tensor]] = {}
+        self._labels: dict[str, list[Tensor]] = {}
         self.num_images = 0
         self.wait_seconds = 0.0
         self._started = time.perf_counter()
@@ -53,22 +63,36 @@ class Meter:
             yield item
 
     def add(self, losses: dict[str, Tensor], hits: dict[str, Tensor], labels: Tensor) -> None:
-        """Add one micro-batch of this process."""
+        """Add one micro-batch of this process.
+
+        Args:
+            losses: Scalars, fresh ones at every call.
+            hits: (B,) bool by task, fresh ones at every call.
+            labels: (B,) int64; copied, as a loader may fill them anew.
+        """
         for name, loss in losses.items():
-            total = self._losses.setdefault(name, torch.zeros((), device=self._device))
-            total += loss.detach()
-        self._num_losses += 1
+            self._losses.setdefault(name, []).append(loss.detach())
+        labels = labels.clone()
         for task, hit in hits.items():
-            self._task(task).add(hit, labels)
+            self._hits.setdefault(task, []).append(hit)
+            self._labels.setdefault(task, []).append(labels)
+        self._num_losses += 1
+        if self._num_losses % _FOLD == 0:
+            self._fold_losses()
+            self._fold_hits()
 
     def flush(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """Return mean losses and accuracies by task and shot group, and start a new window."""
-        names = list(self._losses)
-        sums = self._reduce(torch.stack([*self._losses.values(), self._num_losses])).tolist()
+        self._fold_losses()
+        self._fold_hits()
+        names = list(self._sums)
+        count = torch.full((), float(self._num_losses), device=self._device)
+        sums = self._reduce(torch.stack([*self._sums.values(), count])).tolist()
         losses = {name: total / sums[-1] for name, total in zip(names, sums, strict=False)}
-        accuracy = {task: meter.flush(reduce=self._reduce) for task, meter in self._hits.items()}
-        for total in (*self._losses.values(), self._num_losses):
+        accuracy = {task: meter.flush(reduce=self._reduce) for task, meter in self._groups.items()}
+        for total in self._sums.values():
             total.zero_()
+        self._num_losses = 0
         return losses, accuracy
 
     def restart_clock(self) -> float:
@@ -79,10 +103,12 @@ class Meter:
         return seconds
 
     def state(self) -> dict[str, Tensor]:
-        """Return the window's sums, for a checkpoint in the middle of it."""
-        state = {f"loss.{name}": total for name, total in self._losses.items()}
-        state |= {f"hits.{task}": meter.sums for task, meter in self._hits.items()}
-        return state | {"num_losses": self._num_losses}
+        """Return the window's sums and what waits for them, for a checkpoint in its middle."""
+        self._fold_hits()  # whole numbers, whose sums do not depend on the groups
+        state = {f"loss.{name}": total for name, total in self._sums.items()}
+        state |= {f"waiting.{name}": torch.stack(each) for name, each in self._losses.items()}
+        state |= {f"hits.{task}": meter.sums for task, meter in self._groups.items()}
+        return state | {"num_losses": torch.tensor(self._num_losses)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on with a window whose `state` was saved."""
@@ -90,13 +116,32 @@ class Meter:
             kind, _, rest = name.partition(".")
             value = value.to(self._device)
             if kind == "loss":
-                self._losses[rest] = value
+                self._sums[rest] = value
+            elif kind == "waiting":
+                self._losses[rest] = list(value.unbind())
             elif kind == "hits":
-                self._task(rest).sums = value
+                self._group(rest).sums = value
             else:
-                self._num_losses = value
+                self._num_losses = int(value)
 
-    def _task(self, name: str) -> GroupMeter:
-        if name not in self._hits:
-            self._hits[name] = GroupMeter(self._train_counts, device=self._device)
-        return self._hits[name]
+    def _fold_losses(self) -> None:
+        """Add the losses that wait to their sums."""
+        for name, waiting in self._losses.items():
+            total = torch.stack(waiting).float().sum()
+            if name in self._sums:
+                self._sums[name] += total
+            else:
+                self._sums[name] = total
+        self._losses.clear()
+
+    def _fold_hits(self) -> None:
+        """Add the hits that wait to their groups' sums."""
+        for task, waiting in self._hits.items():
+            self._group(task).add(torch.cat(waiting), torch.cat(self._labels[task]))
+        self._hits.clear()
+        self._labels.clear()
+
+    def _group(self, task: str) -> GroupMeter:
+        if task not in self._groups:
+            self._groups[task] = GroupMeter(self._train_counts, device=self._device)
+        return self._groups[task]

@@ -1,19 +1,24 @@
 """A run's stages in order: each trained, evaluated on the test split and noted, or skipped."""
 
-import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
+from fastssd.agreement import Agreement, Stopped
+from fastssd.checkpoints import WEIGHTS
 from fastssd.console import Console
+from fastssd.errors import DataError
 from fastssd.evaluation.metrics import accuracies
-from fastssd.evaluation.results import RESULT
-from fastssd.files import write_atomically
+from fastssd.evaluation.results import RESULT, damaged_files, read_stage
+from fastssd.files import seal, sha256_of, write_atomically
+from fastssd.models.compiling import compile_backbones
+from fastssd.resume import CHECKPOINT, METRICS
 from fastssd.stages import ranks
 from fastssd.stages.build import Prepared, prepare
-from fastssd.stages.check import check_run
 from fastssd.stages.context import Context
 from fastssd.stages.jobs import Job, jobs_of
 from fastssd.stages.rows import measured_rows
@@ -25,7 +30,7 @@ def run_stages(
     *,
     accelerator: Accelerator,
     console: Console,
-    requested_signal: Callable[[], int],
+    agreement: Agreement,
     on_stage: Callable[[str], None],
 ) -> None:
     """Train and evaluate every stage that the config asks for and that is not finished.
@@ -34,21 +39,61 @@ def run_stages(
         context: Config, data and processes.
         accelerator: Device and precision.
         console: Told what happens.
-        requested_signal: Returns the number of a signal that asks to stop, or 0.
+        agreement: When to stop.
         on_stage: Told the folder of each stage that begins.
 
     Raises:
-        ConfigError: Before anything is trained, if any stage can't run.
+        DataError: If weights of a finished stage are damaged and can't be had again.
     """
-    jobs = jobs_of(context.config)
-    check_run(jobs, context)
-    for job in jobs:
-        if (context.output / job.folder / RESULT).exists():
+    for job in jobs_of(context.config):
+        if _is_finished(context.output / job.folder, context, console):
             console.message(f"{job.folder}: finished before")
             continue
         on_stage(job.folder)
         context.barrier()  # Noted before any process can fail in it and say so.
-        _run_stage(job, context, accelerator, console, requested_signal)
+        _run_stage(job, context, accelerator, console, agreement)
+
+
+def _is_finished(folder: Path, context: Context, console: Console) -> bool:
+    """Return whether a stage is done and its files are those that it left; the same on all."""
+    finished = context.is_main and _is_whole(folder, console)
+    flag = torch.tensor([int(finished)], device=context.workers.device)
+    return bool(context.reduce(flag))
+
+
+def _is_whole(folder: Path, console: Console) -> bool:
+    """Return whether a stage has a result that stands; one that does not is moved out of the way.
+
+    Raises:
+        DataError: If the stage is finished and its weights are neither whole nor to be had again.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        return False
+    try:
+        damaged = damaged_files(path, read_stage(path))
+    except DataError as error:
+        console.warning(f"{error.args[0].partition(':')[0]}; the stage is measured again")
+        damaged = [RESULT]
+    if METRICS in damaged:
+        console.warning(f"{folder / METRICS} was altered since {folder.name} was finished")
+        damaged.remove(METRICS)
+    if not damaged:
+        return True
+    names = ", ".join(damaged)
+    if WEIGHTS["best"] in damaged:
+        raise DataError(
+            f"{folder / WEIGHTS['best']} is missing or was altered: delete {path} and that file "
+            "to go on without it, or the folder to train the stage again"
+        )
+    if not (folder / CHECKPOINT).exists():
+        raise DataError(
+            f"{folder}: {names} is missing or was altered, and there is no {CHECKPOINT} to have it "
+            "from: delete the folder to train the stage again"
+        )
+    console.warning(f"{folder}: {names} is missing or was altered: made from {CHECKPOINT} again")
+    path.replace(folder / f"{RESULT}.damaged")
+    return False
 
 
 def _run_stage(
@@ -56,7 +101,7 @@ def _run_stage(
     context: Context,
     accelerator: Accelerator,
     console: Console,
-    requested_signal: Callable[[], int],
+    agreement: Agreement,
 ) -> None:
     folder = context.output / job.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,6 +120,8 @@ def _run_stage(
             every=context.config.evaluation.every,
             measure=lambda: measure(split),
         )
+    if context.config.compile:
+        compile_backbones(prepared.stage)
     trainer = Trainer(
         prepared.stage,
         prepared.feed,
@@ -87,20 +134,22 @@ def _run_stage(
             console=console,
             log=context.config.log,
             validation=validation,
-            requested_signal=requested_signal,
+            agreement=agreement,
         ),
         synchronise=ranks.average_batchnorm,
     )
     trainer.run()
     started = time.perf_counter()
     rows = measured_rows(job, trainer.stage, context)
+    if signal_number := agreement.now():
+        raise Stopped(signal_number)
     prepared.seconds |= {
         "train": trainer.progress.seconds,
         "evaluate": time.perf_counter() - started,
     }
     if context.is_main:
         result = _result(job, prepared, trainer, rows, context)
-        write_atomically(folder / RESULT, json.dumps(result) + "\n")
+        write_atomically(folder / RESULT, seal(result))
     context.barrier()
     accelerator.free_memory()
 
@@ -122,4 +171,9 @@ def _result(
         "data_wait_percent": 100 * progress.wait_seconds / progress.seconds,
         "epochs": prepared.training.epochs,
         "train_counts": context.train.counts.tolist(),
+        "files": {
+            name: sha256_of(trainer.folder / name)
+            for name in (*WEIGHTS.values(), METRICS)
+            if (trainer.folder / name).exists()
+        },
     }

@@ -4,31 +4,38 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 
 from fastssd import environment, launchers
+from fastssd.agreement import Agreement, Stopped
 from fastssd.config import Config
 from fastssd.console import Console
+from fastssd.data.damage import Damage
 from fastssd.data.dataset import open_dataset
-from fastssd.data.decode.decoders import FFCV, build_decoder
+from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
+from fastssd.data.device_images import kept_on_device
 from fastssd.errors import ConfigError, DataError
+from fastssd.evaluation.damaged_images import damage_file
 from fastssd.evaluation.report import build_report, write_report
-from fastssd.evaluation.results import RESULT, Run, parse_row, read_stage
+from fastssd.evaluation.results import RESULT, Run, damaged_files, parse_row, read_stage
 from fastssd.files import write_atomically
+from fastssd.hosts import check_hosts
+from fastssd.liveness import Liveness
 from fastssd.pipeline import run_stages
 from fastssd.stages.build import build_stage
+from fastssd.stages.check import check_run
 from fastssd.stages.context import Context
 from fastssd.stages.feeds import Workers
 from fastssd.stages.jobs import jobs_of
 from fastssd.stages.rows import measured_rows
-from fastssd.trainer import Stopped
 
 
 def is_main_process() -> bool:
@@ -42,44 +49,64 @@ class Session:
     Args:
         config: The recipe.
         requested_signal: Returns the number of a signal that asks to stop, or 0.
+        liveness: Told of every step.
 
     Raises:
         ConfigError: If config, dataset, machine and processes do not go together.
         DataError: If the dataset is missing or damaged.
     """
 
-    def __init__(self, config: Config, *, requested_signal: Callable[[], int]) -> None:
-        if config.deterministic:
-            environment.make_deterministic()
+    def __init__(
+        self,
+        config: Config,
+        *,
+        requested_signal: Callable[[], int],
+        liveness: Liveness,
+    ) -> None:
+        self._liveness = liveness
+        self._liveness.doing = f"finding the other processes {launchers.meeting_point()}"
+        environment.set_algorithms(config)
         launchers.check_passed_on()
+        # The watchdog's second line, in threads of Gloo and NCCL.
+        timeout = timedelta(seconds=config.watchdog + 60) if config.watchdog else _FOR_EVER
         # Before anything else of Accelerate: a state made earlier would hide the other processes.
         self._accelerator = Accelerator(
             mixed_precision=config.precision,
             gradient_accumulation_steps=1,  # the trainer's own; Accelerate would divide the loss
             kwargs_handlers=[
-                # Broadcasting a key queue at every step would cost more than the gradients.
-                DistributedDataParallelKwargs(broadcast_buffers=False)
+                DistributedDataParallelKwargs(
+                    # Broadcasting a key queue at every step would cost more than the gradients.
+                    broadcast_buffers=False,
+                    # Otherwise gradients are put into other buckets after the first step, where
+                    # three and more processes sum them in another order: also after a resume.
+                    find_unused_parameters=config.deterministic,
+                ),
+                InitProcessGroupKwargs(timeout=timeout),
             ],
         )
         environment.check_processes(self._accelerator)
         _check_precision(config, self._accelerator.device)
+        environment.check_compiler(config, self._accelerator.device)
         threads = environment.set_threads(
             config, num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         )
         self._config = config
         self._requested_signal = requested_signal
+        self._agreement = Agreement(self._asked_of_us, timeout=timeout)
         self._output = Path(config.output)
         self._console = Console(enabled=self._accelerator.is_main_process)
         self._context = Context(
             config=config,
             dataset=open_dataset(config.data.path),
-            decoder=build_decoder(config.data.decoder),
+            decoder=build_decoder(config.data.decoder, threads=threads),
             workers=Workers(
                 rank=self._accelerator.process_index,
                 num_processes=self._accelerator.num_processes,
                 threads=threads,
                 prefetch=config.data.prefetch,
                 device=self._accelerator.device,
+                read_ahead=config.data.read_ahead,
+                timeout=config.data.timeout,
             ),
             output=self._output,
             is_main=self._accelerator.is_main_process,
@@ -87,6 +114,8 @@ class Session:
             reduce=self._sum,
             barrier=self._accelerator.wait_for_everyone,
             stop_if_asked=self._stop_if_asked,
+            interrupted=lambda: bool(self._agreement.asked()),
+            damage=self._damage(),
         )
 
     def __enter__(self) -> Self:
@@ -111,22 +140,38 @@ class Session:
         Args:
             on_stage: Told the folder of each stage that begins.
         """
+
+        def begin(folder: str) -> None:
+            self._liveness.doing = f"in {folder}"
+            on_stage(folder)
+
+        self._liveness.doing = "checking the config"
+        check_hosts(self._context, self._accelerator)
+        check_run(jobs_of(self._config), self._context)
+        kept = self._keep_on_device()
         if self._context.is_main:
             content = environment.describe(self._accelerator)
             write_atomically(
                 self._output / "environment.json", json.dumps(content, indent=2) + "\n"
             )
         self._introduce()
+        if kept:
+            self._console.message(kept)
         run_stages(
             self._context,
             accelerator=self._accelerator,
             console=self._console,
-            requested_signal=self._requested_signal,
-            on_stage=on_stage,
+            agreement=self._agreement,
+            on_stage=begin,
         )
+        self._liveness.doing = "writing the report"
         if self._context.is_main:
             report = write_report(self._output, class_names=self._context.dataset.classes)
             self._console.table(report["rows"])
+            if num_damaged := len(report["damaged_images"]):
+                self._console.warning(
+                    f"{num_damaged} damaged training images were replaced; report.json lists them"
+                )
             self._console.message(f"report: {self._output / 'report.md'}")
         self._context.barrier()
 
@@ -149,6 +194,11 @@ class Session:
             if not result.exists() or (only is not None and only.parent != result.parent):
                 continue
             trained = read_stage(result)
+            if damaged := damaged_files(result, trained):
+                raise DataError(
+                    f"{result.parent}: {', '.join(damaged)} is missing or not what the training "
+                    "left there: run the training again, which mends it where it can"
+                )
             if len(trained.train_counts) != context.num_classes:
                 raise DataError(
                     f"{context.dataset.path} has {context.num_classes} classes, but "
@@ -180,6 +230,8 @@ class Session:
 
             self._console.warning(NOTICE)
             decoder = FFCV
+        elif notice := fallback_notice(config.data.decoder):
+            self._console.warning(notice)
         self._console.message(
             f"{context.dataset.name}: {len(context.train)} training images of "
             f"{context.num_classes} classes, {counts.max()} to {counts.min()} a class"
@@ -189,6 +241,10 @@ class Session:
             f"{config.precision}, decoder {decoder}, {context.workers.threads} decode "
             f"and {torch.get_num_threads()} compute threads each"
         )
+        executor = context.augmentation("features").executor(context.workers.device)
+        self._console.message(f"augmentation: {executor}")
+        if config.compile:
+            self._console.message("compiled networks: each stage's first steps wait for them")
         for name in dict.fromkeys(job.kind for job in jobs_of(config)):
             section = getattr(config, name)
             share = section.batch_size // (num_processes * section.accumulate)
@@ -198,12 +254,35 @@ class Session:
                 f"{section.epochs} epochs"
             )
 
+    def _keep_on_device(self) -> str:
+        """Put the images where the networks are, if they fit there; return what was done."""
+        data = self._config.data
+        names = dict.fromkeys((data.train, data.validation, data.test))
+        splits = [self._context.dataset.split(name) for name in names if name is not None]
+        images, line = kept_on_device(splits, self._context.workers.device, data.device_images)
+        self._context = dataclasses.replace(self._context, device_images=images)
+        return line
+
+    def _damage(self) -> Damage | None:
+        """Return where damaged training images are noted, if others may replace them."""
+        if self._config.data.on_error == "raise":
+            return None
+        path = damage_file(self._output, self._accelerator.process_index)
+        return Damage(path, warn=self._console.warning)
+
+    def _asked_of_us(self) -> int:
+        self._liveness.beat()  # Asked at every step, and at every batch of anything else.
+        return self._requested_signal()
+
     def _stop_if_asked(self) -> None:
-        if number := self._requested_signal():
+        if number := self._agreement.asked():
             raise Stopped(number)
 
     def _sum(self, values: Tensor) -> Tensor:
         return cast(Tensor, self._accelerator.reduce(values, reduction="sum"))
+
+
+_FOR_EVER = timedelta(days=365)
 
 
 def _check_precision(config: Config, device: torch.device) -> None:

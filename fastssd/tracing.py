@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastssd.data.draws import Draws
+from fastssd.files import append
 
 
 class Trace:
@@ -48,6 +49,5 @@ class Trace:
         self._micro_batches.clear()
         if self._enabled:
             digest = hashlib.sha256(rows.tobytes()).hexdigest()
-            with self._path.open("a", encoding="utf-8") as file:
-                line = {"epoch": epoch, "step": step, "digest": digest, "loss": loss}
-                file.write(json.dumps(line) + "\n")
+            line = {"epoch": epoch, "step": step, "digest": digest, "loss": loss}
+            append(self._path, json.dumps(line) + "\n")

@@ -16,7 +16,6 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import argparse
-import json
 import signal
 import time
 from collections.abc import Sequence
@@ -24,12 +23,9 @@ from types import FrameType
 
 from fastssd.config import Config
 from fastssd.errors import ConfigError, FastssdError
-from fastssd.files import write_atomically
 from fastssd.launchers import follow_launcher
-from fastssd.recipe_file import differences, load_config, to_yaml
-
-_MAY_CHANGE = ("data.threads", "data.prefetch", "compute_threads", "log.every", "output")
-"""Keys that a resumed run may have otherwise: they change results by rounding, if at all."""
+from fastssd.recipe_file import load_config
+from fastssd.run_directory import Status, claimed
 
 _SAME_SIGNAL_SECONDS = 3.0
 
@@ -81,99 +77,58 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(config: Config) -> int:
     """Run a config's stages in this process."""
-    from fastssd.session import Session, is_main_process
-    from fastssd.trainer import Stopped
+    from fastssd.session import is_main_process
 
     signals = Signals()
     follow_launcher()
-    output = Path(config.output)
+    output, is_main = Path(config.output), is_main_process()
+    status = Status(output / "status.json", is_main=is_main)
     try:
-        _claim(output, config, write=is_main_process())
-    except ConfigError as error:
+        with claimed(output, config, write=is_main):
+            return _run_claimed(config, signals, status)
+    except FastssdError as error:
         return _say(error)  # And leave the status of the run that is there as it is.
-    status = Status(output / "status.json", is_main=is_main_process())
+
+
+def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
+    """Run a config's stages in a run directory that is this run's, and keep its status."""
+    from fastssd.agreement import Stopped
+    from fastssd.liveness import Liveness, lost_peer
+    from fastssd.session import Session
+
+    def hung(message: str) -> None:
+        status.ended("failed", exit_code=1, error=message)
+
     try:
         status.running(None)
-        with Session(config, requested_signal=lambda: signals.number) as session:
+        with (
+            Liveness(config.watchdog, tell=hung) as liveness,
+            Session(config, requested_signal=lambda: signals.number, liveness=liveness) as session,
+        ):
             session.run(on_stage=status.running)
     except Stopped as stopped:
-        exit_code = 128 + stopped.signal_number
-        status.ended("stopped", exit_code=exit_code, error=str(stopped))
-        print(f"{stopped}; the same command goes on from here", file=sys.stderr)  # noqa: T201
-        return exit_code
+        return _stopped(stopped.signal_number, status)
     except FastssdError as error:
         status.ended("failed", exit_code=error.exit_code, error=str(error))
         return _say(error)
     except BaseException as error:
-        status.ended("failed", exit_code=1, error=f"{type(error).__name__}: {error}")
+        lost = lost_peer(error)
+        if lost and signals.number:  # The others, asked to stop as well, have left before us.
+            return _stopped(signals.number, status)
+        status.ended("failed", exit_code=1, error=lost or f"{type(error).__name__}: {error}")
+        if lost:
+            return _say(FastssdError(lost))
         raise
     status.ended("done", exit_code=0)
     return 0
 
 
-class Status:
-    """Writes status.json: what a run is doing, and what ended it.
-
-    Launchers flatten exit codes to 1; this file keeps the one of the process that failed first.
-
-    Args:
-        path: The file.
-        is_main: Whether this process speaks for all; any process tells of its own failure.
-    """
-
-    def __init__(self, path: Path, *, is_main: bool) -> None:
-        self._path = path
-        self._is_main = is_main
-        self._stage: str | None = None
-
-    def running(self, stage: str | None) -> None:
-        """Note the stage that begins; None before the first."""
-        self._stage = stage
-        if self._is_main:
-            self._write("running")
-
-    def ended(self, state: str, *, exit_code: int, error: str | None = None) -> None:
-        """Note a last state: `done`, `stopped` or `failed`."""
-        # What the others fail of, once a process has failed, is only that it is gone.
-        told_by_another = state == "failed" and self._state() == "failed"
-        if (self._is_main or state == "failed") and not told_by_another:
-            self._write(state, exit_code=exit_code, error=error)
-
-    def _state(self) -> str | None:
-        try:
-            state: str | None = json.loads(self._path.read_text(encoding="utf-8"))["state"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return state
-
-    def _write(self, state: str, *, exit_code: int | None = None, error: str | None = None) -> None:
-        content = {"state": state, "stage": self._stage, "error": error, "exit_code": exit_code}
-        write_atomically(self._path, json.dumps(content, indent=2) + "\n")
-
-
-def _claim(output: Path, config: Config, *, write: bool) -> None:
-    """Make the run directory, or check that the run in it is this one.
-
-    Raises:
-        ConfigError: If it holds a run with other settings, naming them, or can't be made. A run
-            that failed before its first stage doesn't count: its settings were to be mended.
-    """
-    path = output / "config.yaml"
-    if path.exists() and any(entry.is_dir() for entry in output.iterdir()):
-        differing = [
-            line for key, line in differences(load_config(path), config) if key not in _MAY_CHANGE
-        ]
-        if differing:
-            raise ConfigError(
-                f"output={output} holds a run with other settings: {'; '.join(differing)}; "
-                "choose another output, or delete the old run"
-            )
-    elif write:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, to_yaml(config))
-        except OSError as error:
-            raise ConfigError(f"output={output} can't be written: {error.strerror}") from error
+def _stopped(signal_number: int, status: Status) -> int:
+    exit_code = 128 + signal_number
+    text = f"stopped by signal {signal_number}"
+    status.ended("stopped", exit_code=exit_code, error=text)
+    print(f"{text}; the same command goes on from here", file=sys.stderr)  # noqa: T201
+    return exit_code
 
 
 def _say(error: FastssdError) -> int:

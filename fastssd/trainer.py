@@ -2,45 +2,33 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import torch
 from accelerate import Accelerator
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from fastssd.checkpoints import WEIGHTS, load_checkpoint, save_checkpoint, save_weights
+from fastssd.agreement import Agreement, Stopped
+from fastssd.checkpoints import WEIGHTS, save_weights
 from fastssd.config import LogConfig, TrainingConfig
 from fastssd.console import Console
 from fastssd.data.draws import Draws
+from fastssd.descent import Descent
 from fastssd.errors import FastssdError
+from fastssd.files import append
 from fastssd.learning_rate import learning_rate
 from fastssd.meter import Meter
 from fastssd.models.seeding import seed_step
+from fastssd.resume import METRICS, TRACE, Progress, Resume
 from fastssd.tracing import Trace
 
-CHECKPOINT = "checkpoint.safetensors"
-METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
-
 HeadAccuracies = dict[str, dict[str, float | None]]
-
-
-class Stopped(BaseException):
-    """Training was asked to stop, and can go on from its checkpoint.
-
-    Attributes:
-        signal_number: Of the signal that asked.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}")
-        self.signal_number = signal_number
 
 
 class StepBatch(Protocol):
@@ -70,31 +58,6 @@ class EpochFeed(Protocol):
         """Yield the micro-batches of the steps from one to before another, over all epochs."""
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """Where a stage's training is; saved with every checkpoint.
-
-    Attributes:
-        epoch: Finished epochs.
-        step: Finished steps over all epochs.
-        images: Images that training consumed, over all processes.
-        seconds: Of training, without evaluation, checkpoints and earlier processes' set-up.
-        wait_seconds: Of them, waiting for batches.
-        best: Best validation accuracy in percent, None before the first.
-        metrics_bytes: Length of metrics.jsonl; what stands after it is of steps to be done again.
-        trace_bytes: The same of trace.jsonl.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    wait_seconds: float = 0.0
-    best: float | None = None
-    metrics_bytes: int = 0
-    trace_bytes: int = 0
-
-
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """Measuring a stage while it is trained.
@@ -118,13 +81,13 @@ class Supervision:
         console: Told what happens.
         log: How often.
         validation: What is measured during training, if there is a split for it.
-        requested_signal: Returns the number of a signal that asks to stop, or 0.
+        agreement: When to stop.
     """
 
     console: Console
     log: LogConfig
     validation: Validation | None
-    requested_signal: Callable[[], int]
+    agreement: Agreement
 
 
 class Trainer:
@@ -167,20 +130,22 @@ class Trainer:
         self.supervision = supervision
         self.synchronise = synchronise
         stage = stage.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(
-            [parameter for parameter in stage.parameters() if parameter.requires_grad],
-            lr=training.lr,
-            momentum=training.momentum,
-            nesterov=training.nesterov,
-            weight_decay=training.weight_decay,
-            fused=accelerator.device.type == "cuda",
-        )
-        self._wrapped, self._optimizer = accelerator.prepare(stage, optimizer)
+        self._wrapped = accelerator.prepare(stage)
         if accelerator.scaler is not None:
             # The stages share it: one that a run resumes at must find it as any other does.
             accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())
         self.stage: Any = accelerator.unwrap_model(self._wrapped)
+        self._descent = Descent(
+            self.stage, training, device=accelerator.device, scaler=accelerator.scaler
+        )
         self.progress = Progress()
+        self._resume = Resume(
+            folder,
+            recipe=f"{folder.name}, seed {seed}, {training.epochs} epochs of "
+            f"{feed.steps_per_epoch} steps of {training.batch_size}, learning rate {training.lr}",
+            accelerator=accelerator,
+            warn=supervision.console.warning,
+        )
         self._meter = Meter(train_counts, device=accelerator.device, reduce=self._sum)
         self._trace = None
         if supervision.log.trace:
@@ -193,7 +158,7 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last epoch and leave the final weights in the folder."""
-        self._resume()
+        self._load()
         steps_per_epoch = self.feed.steps_per_epoch
         self.supervision.console.stage_started(
             self.folder.name,
@@ -207,10 +172,10 @@ class Trainer:
             timed_batches = self._meter.timed(batches)
             while self.progress.epoch < self.training.epochs:
                 self._train_epoch(timed_batches)
-                self.progress.epoch += 1
                 self._evaluate()
+                self.progress.epoch += 1
                 self._checkpoint()
-                if signal_number := self._agreed_signal():
+                if signal_number := self.supervision.agreement.now():
                     raise Stopped(signal_number)
         if self.accelerator.is_main_process:
             save_weights(self.folder / WEIGHTS["last"], self.stage)
@@ -227,30 +192,29 @@ class Trainer:
             self.progress.step += 1
             ends_epoch = self.progress.step == end
             at_log_line = self.progress.step % self.supervision.log.every == 0
-            if ends_epoch or at_log_line:
-                # Also at log lines: there a run may stop, and only one process's copy is saved.
+            if ends_epoch:
                 self.synchronise(self.stage)
+            if ends_epoch or at_log_line:
                 self._log()
-            if not ends_epoch and (at_log_line or self.accelerator.num_processes == 1):
-                self._stop_if_asked()
+            if not ends_epoch and (signal_number := self.supervision.agreement.at_step()):
+                self._stop(signal_number)
 
     def _train_step(self, batches: Iterator[StepBatch]) -> None:
         step, accumulate = self.progress.step, self.training.accumulate
-        rate = learning_rate(self.training, step, steps_per_epoch=self.feed.steps_per_epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        seed_step(self.seed, self.folder.name, step, self.accelerator.process_index)
+        device, rank = self.accelerator.device, self.accelerator.process_index
+        seed_step(self.seed, self.folder.name, step, rank, device=device)
         for micro_batch in range(accumulate):
             batch = next(batches)
             is_last = micro_batch == accumulate - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self._wrapped):
                 losses, hits = self._wrapped(batch)
-                self.accelerator.backward(torch.stack([*losses.values()]).sum() / accumulate)
+                self._descent.backward(losses, share=accumulate)
             self._meter.add(losses, hits, batch.labels)
             if self._trace is not None:
                 self._trace.add(batch.draws, batch.checksums, losses)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._descent.step(
+            learning_rate(self.training, step, steps_per_epoch=self.feed.steps_per_epoch)
+        )
         self.stage.after_step()
         self._meter.num_images += self.training.batch_size
         if self._trace is not None:
@@ -266,7 +230,7 @@ class Trainer:
                 f"({losses}): lower the learning rate, or choose precision bf16 or no"
             )
         line = {
-            "lr": self._optimizer.param_groups[0]["lr"],
+            "lr": self._descent.rate,
             "losses": losses,
             "accuracy": accuracy,
             "images_per_second": images / seconds,
@@ -278,7 +242,7 @@ class Trainer:
             step=self.progress.step,
             losses=losses,
             accuracy={task: groups["overall"] for task, groups in accuracy.items()},
-            lr=line["lr"],
+            lr=self._descent.rate,
             images_per_second=images / seconds,
             data_wait_percent=100 * wait / seconds,
         )
@@ -293,13 +257,20 @@ class Trainer:
         return images, seconds, wait
 
     def _evaluate(self) -> None:
-        """Measure on the validation split where it is due, and keep the best weights."""
+        """Measure on the validation split where it is due, and keep the best weights.
+
+        Evaluation breaks off when the run is to stop; it is done again when the run goes on.
+        """
         validation = self.supervision.validation
-        at_end = self.progress.epoch == self.training.epochs
-        if validation is None or (self.progress.epoch % validation.every and not at_end):
+        epoch = self.progress.epoch
+        at_end = epoch + 1 == self.training.epochs
+        if validation is None or ((epoch + 1) % validation.every and not at_end):
             return
         heads = validation.measure()
-        line = {"epoch": self.progress.epoch - 1, "step": self.progress.step, "heads": heads}
+        self._meter.restart_clock()
+        if signal_number := self.supervision.agreement.now():
+            self._stop(signal_number)
+        line = {"epoch": epoch, "step": self.progress.step, "heads": heads}
         self._write_metrics({"kind": "evaluation", "split": validation.split, **line})
         self.supervision.console.evaluated(validation.split, heads)
         score = sum(cast(float, groups["overall"]) for groups in heads.values()) / len(heads)
@@ -313,66 +284,27 @@ class Trainer:
 
     def _write_metrics(self, line: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append(self.folder / METRICS, json.dumps(line) + "\n")
 
     def _checkpoint(self) -> None:
-        if self.accelerator.is_main_process:
-            self.progress.metrics_bytes = _size(self.folder / METRICS)
-            self.progress.trace_bytes = _size(self.folder / TRACE)
-            scaler = self.accelerator.scaler
-            save_checkpoint(
-                self.folder / CHECKPOINT,
-                module=self.stage,
-                optimizer=self._optimizer.optimizer,
-                tensors=self._meter.state(),
-                progress={
-                    **asdict(self.progress),
-                    "scaler": None if scaler is None else scaler.state_dict(),
-                },
-            )
-        self.accelerator.wait_for_everyone()
+        self._resume.save(
+            self.progress,
+            stage=self.stage,
+            optimizer=self._descent.optimizer,
+            window=self._meter.state(),
+        )
 
-    def _resume(self) -> None:
-        path = self.folder / CHECKPOINT
-        if path.exists():
-            tensors, saved = load_checkpoint(
-                path, module=self.stage, optimizer=self._optimizer.optimizer
-            )
-            scaler = saved.pop("scaler")
-            if scaler is not None and self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(scaler)
-            self.progress = Progress(**saved)
-            if self.accelerator.is_main_process:
-                self._meter.load_state(tensors)
-        if self.accelerator.is_main_process:
-            _cut(self.folder / METRICS, self.progress.metrics_bytes)
-            _cut(self.folder / TRACE, self.progress.trace_bytes)
+    def _load(self) -> None:
+        self.progress, window = self._resume.load(
+            stage=self.stage, optimizer=self._descent.optimizer
+        )
+        self._meter.load_state(window)
 
-    def _stop_if_asked(self) -> None:
-        """Leave in mid-epoch, after a checkpoint, if a signal asked for it."""
-        if signal_number := self._agreed_signal():
-            self._count_window()
-            self._checkpoint()
-            raise Stopped(signal_number)
-
-    def _agreed_signal(self) -> int:
-        """Return the signal that any of the processes was sent, or 0; with several it waits."""
-        number = self.supervision.requested_signal()
-        if self.accelerator.num_processes == 1:
-            return number
-        flags = torch.tensor([float(number)], device=self.accelerator.device)
-        return int(self.accelerator.gather(flags).max())
+    def _stop(self, signal_number: int) -> NoReturn:
+        """Leave, after a checkpoint, as a signal asked."""
+        self._count_window()
+        self._checkpoint()
+        raise Stopped(signal_number)
 
     def _sum(self, values: Tensor) -> Tensor:
         return cast(Tensor, self.accelerator.reduce(values, reduction="sum"))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _cut(path: Path, size: int) -> None:
-    """Drop what stands after a size; it was written after the checkpoint."""
-    if _size(path) > size:
-        os.truncate(path, size)

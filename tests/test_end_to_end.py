@@ -251,6 +251,9 @@ def test_an_output_that_is_a_file_ends_with_2(tmp_path, arguments, here, capsys)
 def test_a_damaged_image_in_a_dataset_ends_with_3_and_names_its_file(
     tmp_path, arguments, here, capsys, photos
 ):
+    meta = json.loads((photos / "meta.json").read_text())
+    del meta["files"], meta["sha256"]  # as of a file too large to be compared at opening
+    (photos / "meta.json").write_text(json.dumps(meta))
     file = photos / "train.beton"
     content = bytearray(file.read_bytes())
     start = content.rindex(b"\xff\xd8\xff")

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from importlib.metadata import version
 from types import SimpleNamespace
 
@@ -87,16 +88,46 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
             environment.check_processes(accelerator)
 
 
-def test_deterministic_runs_allow_only_algorithms_whose_bits_repeat(monkeypatch):
+@pytest.fixture
+def algorithms(monkeypatch):
+    """Leave PyTorch's choices as they were."""
+    before = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32)
+    matmul = torch.backends.cuda.matmul.allow_tf32
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    before = torch.are_deterministic_algorithms_enabled()
-    try:
-        environment.make_deterministic()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = before
+    torch.backends.cuda.matmul.allow_tf32 = matmul
 
-        assert torch.are_deterministic_algorithms_enabled()
-        assert not torch.backends.cudnn.benchmark
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    finally:
-        torch.use_deterministic_algorithms(before)
-        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_fastest_algorithms_are_looked_for_unless_bits_must_repeat(
+    algorithms, accelerator, deterministic
+):
+    environment.set_algorithms(replace(config_of(), deterministic=deterministic))
+
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+    assert torch.backends.cudnn.benchmark != deterministic
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == deterministic
+    described = environment.describe(accelerator)
+    assert described["cudnn_benchmark"] != deterministic
+    assert described["tensor_float_32"] == {"convolutions": True, "matrix_products": False}
+
+
+def test_compiling_without_a_compiler_or_triton_is_refused_before_anything_runs(
+    monkeypatch, tmp_path
+):
+    wanted, cpu, gpu = replace(config_of(), compile=True), torch.device("cpu"), torch.device("cuda")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    environment.check_compiler(config_of(), gpu)
+    with pytest.raises(ConfigError, match=r"C\+\+ compiler.*compile=false"):
+        environment.check_compiler(wanted, cpu)
+
+    compiler = tmp_path / "clang++"
+    compiler.touch()
+    compiler.chmod(0o755)
+    environment.check_compiler(wanted, cpu)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="triton"):
+        environment.check_compiler(wanted, gpu)

@@ -40,14 +40,23 @@ def numbers(*, seed, stream, sample, view, field, count=1):
     return keyed.uniforms(seed, stream, samples, np.full(NUM_DRAWS, view), field=field, count=count)
 
 
+@pytest.mark.parametrize("philox", [keyed.philox4x32, keyed.philox_in_numpy])
 @pytest.mark.parametrize(("counter", "key", "block"), RANDOM123_VECTORS)
-def test_philox_gives_the_published_blocks(counter, key, block):
+def test_philox_gives_the_published_blocks(philox, counter, key, block):
     counters = np.array([counter], dtype=np.uint32)
 
-    found = keyed.philox4x32(counters, key[0] | key[1] << 32)
+    found = philox(counters, key[0] | key[1] << 32)
 
     assert found.tolist() == [block]
     assert found.dtype == np.uint32
+
+
+def test_philox_gives_the_same_blocks_with_and_without_native_kernels():
+    counters = np.random.default_rng(0).integers(0, 2**32, (1000, 8), dtype=np.uint32)[:, ::2]
+
+    found = keyed.philox4x32(counters, 0xFEDCBA9876543210)
+
+    np.testing.assert_array_equal(found, keyed.philox_in_numpy(counters, 0xFEDCBA9876543210))
 
 
 def test_philox_treats_each_counter_of_a_batch_alone():
@@ -147,6 +156,15 @@ def test_a_draw_has_the_same_numbers_in_any_batch_and_however_many_are_asked(
     for row, (sample, view) in enumerate(draws):
         alone = keyed.uniforms(seed, "s", [sample], [view], field=field, count=count + 5)
         np.testing.assert_array_equal(batch[row], alone[0, :count])
+
+
+def test_several_fields_at_once_are_each_what_they_are_alone():
+    draws = (0, "s", [3, 2**32 - 1], [7, 2**40])
+
+    together = keyed.uniforms_by_field(*draws, fields=[0, 9, 2**16 - 1], count=5)
+
+    for field, found in zip([0, 9, 2**16 - 1], together, strict=True):
+        np.testing.assert_array_equal(found, keyed.uniforms(*draws, field=field, count=5))
 
 
 def test_no_draws_have_no_numbers():

@@ -17,27 +17,48 @@ PARTS = {"data", "augment", "models", "losses", "evaluation"}
 MAY_IMPORT = {
     # A room of the house: the rooms that its lines may import from, beside itself.
     "errors": set(),
-    "keyed": set(),
-    "files": set(),
+    "keyed": {"native"},
+    "files": {"errors"},
     "native": {"errors"},
     "config": {"errors"},
     "recipe_file": {"config", "errors"},
     **{part: BASE - {"config"} for part in PARTS},
     "learning_rate": {"config"},
+    "descent": {"config"},
     "console": {"evaluation"},
-    "checkpoints": {"errors"},
+    "checkpoints": {"errors", "files"},
+    "agreement": set(),
+    "liveness": set(),
+    "run_directory": {"config", "errors", "files", "recipe_file"},
+    "hosts": {"data", "errors", "stages"},
+    "resume": {"checkpoints", "errors", "files"},
     "meter": {"evaluation"},
-    "tracing": {"data"},
+    "tracing": {"data", "files"},
     "launchers": {"errors"},
     "environment": {"config", "errors", "fastssd", "launchers"},
-    "trainer": BASE | PARTS | {"checkpoints", "console", "learning_rate", "meter", "tracing"},
+    "trainer": BASE
+    | PARTS
+    | {"checkpoints", "console", "descent", "learning_rate", "meter", "tracing"}
+    | {"agreement", "resume"},
     "stages": BASE | PARTS | {"checkpoints"},
-    "pipeline": BASE | PARTS | {"checkpoints", "console", "stages", "trainer"},
+    "pipeline": BASE
+    | PARTS
+    | {"agreement", "checkpoints", "console", "resume", "stages", "trainer"},
     "session": BASE
     | PARTS
-    | {"console", "environment", "launchers", "pipeline", "stages", "trainer"},
-    "evaluation.__main__": BASE | {"recipe_file", "session"},
-    "train": BASE | {"launchers", "recipe_file", "session", "trainer"},
+    | {
+        "agreement",
+        "console",
+        "environment",
+        "hosts",
+        "launchers",
+        "liveness",
+        "pipeline",
+        "stages",
+    },
+    "evaluation.__main__": BASE | {"liveness", "recipe_file", "session"},
+    "train": BASE
+    | {"agreement", "launchers", "liveness", "recipe_file", "run_directory", "session"},
     "fastssd": set(),
 }
 
@@ -91,7 +112,7 @@ def test_the_arrows_have_no_circle():
 @pytest.mark.parametrize("library", ["accelerate", "omegaconf", "rich", "matplotlib"])
 def test_libraries_stay_in_the_rooms_that_need_them(library):
     rooms = {
-        "accelerate": {"trainer", "pipeline", "session", "environment"},
+        "accelerate": {"trainer", "resume", "pipeline", "session", "environment", "hosts"},
         "omegaconf": {"recipe_file"},
         "rich": {"console"},
         "matplotlib": {"evaluation"},

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastssd.evaluation.shots import shot_groups
 from fastssd.meter import Meter
@@ -79,19 +82,12 @@ def test_losses_in_half_precision_are_summed_in_single():
 
 def test_the_sums_of_all_processes_are_summed_up():
     steps = [list(random_steps(seed, 5)) for seed in (3, 4)]
-    other = meter_of()
+    sent = []
+    other = meter_of(reduce=lambda values: sent.append(values.clone()) or values)
     for step in steps[1]:
         add(other, *step)
-    of_other = iter(
-        [
-            torch.stack(
-                [other.state()[f"loss.{name}"] for name in ("classifier", "rotation")]
-                + [other.state()["num_losses"]]
-            ),
-            other.state()["hits.classifier"],
-            other.state()["hits.rotation"],
-        ]
-    )
+    other.flush()
+    of_other = iter(sent)
     meter = meter_of(reduce=lambda values: values + next(of_other))
     for step in steps[0]:
         add(meter, *step)
@@ -112,6 +108,56 @@ def test_a_window_goes_on_from_its_saved_state():
         add(second, *step)
 
     assert second.flush() == first.flush()
+
+
+@settings(max_examples=20, deadline=None)
+@given(first=st.integers(0, 150), rest=st.integers(0, 150))
+def test_a_window_has_the_same_bits_wherever_it_was_broken_off(first, rest):
+    steps = list(random_steps(7, first + rest + 1, batch=2))
+    straight, broken = meter_of(), meter_of()
+    for step in steps:
+        add(straight, *step)
+    for number, step in enumerate(steps):
+        if number == first:
+            saved = {name: value.clone() for name, value in broken.state().items()}
+            broken = meter_of()
+            broken.load_state(saved)
+        add(broken, *step)
+
+    assert broken.flush() == straight.flush()
+
+
+def test_labels_that_are_filled_anew_after_a_step_change_nothing():
+    steps, meter, labels = list(random_steps(8, 5)), meter_of(), torch.empty(16).long()
+    for losses, hits, numbers in steps:
+        labels.copy_(torch.from_numpy(numbers))
+        add(meter, losses, hits, labels.numpy())
+
+    assert_is_the_summary_of(meter.flush(), steps)
+
+
+def test_a_step_is_only_noted_and_summed_with_many_others():
+    class Operations(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            self.count += 1
+            return operation(*args, **(kwargs or {}))
+
+    meter, ready = meter_of(), []
+    for losses, hits, labels in random_steps(9, 40):
+        ready.append(
+            (
+                {name: torch.tensor(loss) for name, loss in losses.items()},
+                {name: torch.from_numpy(hit) for name, hit in hits.items()},
+                torch.from_numpy(labels),
+            )
+        )
+    with Operations() as operations:
+        for step in ready:
+            meter.add(*step)
+
+    assert operations.count == 40 * 3  # two losses leave their graphs, labels are copied
 
 
 def test_a_new_meters_state_can_be_saved_and_loaded():

@@ -1,6 +1,5 @@
 """The recipes of the paper's datasets: what they say, and that two steps of each can be run."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -12,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fastssd.data.convert import convert
+from fastssd.data.convert_arguments import parse_arguments
 from fastssd.data.sources.sources import open_source
 from fastssd.learning_rate import learning_rate
 from fastssd.recipe_file import differences, load_config
@@ -78,12 +78,8 @@ LWS = {
 
 @every_recipe
 def test_the_header_tells_how_to_convert_and_train_and_its_commands_are_valid(name):
-    spec = importlib.util.spec_from_file_location("tool", ROOT / "tools" / "convert_dataset.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
     (arguments,) = command_of(name, "tools/convert_dataset.py")
-    options = tool.build_parser().parse_args(arguments)
+    options = parse_arguments(arguments)
 
     config = load_config(path_of(name))
     assert str(options.out) == config.data.path

@@ -10,12 +10,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
+from fastssd.agreement import Agreement, Stopped
 from fastssd.config import LogConfig, TrainingConfig
 from fastssd.console import Console
 from fastssd.data.draws import Draws
 from fastssd.errors import FastssdError
 from fastssd.stages.batch import Batch, StageOutput
-from fastssd.trainer import Stopped, Supervision, Trainer, Validation
+from fastssd.trainer import Supervision, Trainer, Validation
 
 NUM_IMAGES = 24
 COUNTS = [200, 50, 10]  # many, medium, few
@@ -92,7 +93,7 @@ def trainer(tmp_path):
                     every=evaluate_every,
                     measure=lambda: {"head": {"overall": next(results)}},
                 ),
-                requested_signal=lambda: 15 if made.progress.step == stop_at else 0,
+                agreement=Agreement(lambda: 15 if made.progress.step == stop_at else 0),
             ),
             synchronise=lambda module: None,
         )

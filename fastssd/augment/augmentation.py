@@ -11,9 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fastssd.augment import blur, colour
 from fastssd.augment.boxes import Crop
-from fastssd.augment.geometry import flip_chosen, turn_quarters
+from fastssd.augment.executor import Task
+from fastssd.augment.executors import Choice, choose_executor
 from fastssd.augment.parameters import (
     KeyedDraws,
     Operation,
@@ -24,10 +24,6 @@ from fastssd.augment.parameters import (
 )
 from fastssd.augment.recipe import Recipe
 from fastssd.errors import ConfigError
-
-_CPU_CHUNK_PIXELS = 2**17
-"""Pixels that a CPU takes at once, so that intermediate results stay in its cache: of 2**14 to
-2**19, measured on 2 cores with images of 32 and 224 pixels a side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +88,7 @@ class Augmentation:
         # (x - mean) / std as one product and one sum.
         self._scale = [1 / s for s in std]
         self._shift = [-m / s for m, s in zip(mean, std, strict=True)]
-        self._constants: dict[tuple[object, ...], Tensor] = {}
+        self._executors: dict[tuple[Role, torch.device], Choice] = {}
 
     @property
     def size(self) -> int:
@@ -180,67 +176,39 @@ class Augmentation:
                 f"expected uint8 pixels of ({self.num_crops}, B, {self.size}, {self.size}, 3), "
                 f"not {pixels.dtype} of {tuple(pixels.shape)}"
             )
-        # Half precision has fewer steps than a byte: autocast must not reach the blur.
-        with torch.autocast(pixels.device.type, enabled=False):
-            finished = [
-                self._finish(crops, recipe, _of_role(parameters, role))
-                for crops, (role, recipe) in zip(pixels, self._recipes.items(), strict=True)
-            ]
-            query = finished[0]
-            key = finished[1] if len(finished) > 1 else None
-            if not self._rotate:
-                return AugmentedViews(query, key)
-            turns = parameters["turns"]
-            return AugmentedViews(query, key, turn_quarters(query, turns), turns)
+        turns = parameters["turns"] if self._rotate else None
+        finished, turned = self._finish(Role.QUERY, pixels[0], parameters, turns)
+        key = None
+        if Role.KEY in self._recipes:
+            key, _ = self._finish(Role.KEY, pixels[1], parameters, None)
+        return AugmentedViews(finished, key, turned, turns)
 
-    def _finish(self, images: Tensor, recipe: Recipe, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return (B, 3, S, S) normalised images of (B, S, S, 3) bytes."""
-        finished = torch.empty(images.shape, device=images.device)
-        if images.device.type == "cpu":
-            chunk = max(1, _CPU_CHUNK_PIXELS // recipe.size**2)
-        else:
-            chunk = len(images)
-        for first in range(0, len(images), max(1, chunk)):
-            rows = slice(first, first + chunk)
-            of_rows = {name: values[rows] for name, values in parameters.items()}
-            self._finish_chunk(images[rows], recipe, of_rows, out=finished[rows])
-        return finished.permute(0, 3, 1, 2)
+    def executor(self, device: torch.device) -> str:
+        """Return what works on a device's images, and why nothing faster does, for a person."""
+        choices = [self._choice(role, device) for role in self._recipes]
+        lines = [
+            f"{choice.executor.name} ({choice.reason})" if choice.reason else choice.executor.name
+            for choice in choices
+        ]
+        return ", ".join(dict.fromkeys(lines))
 
-    def _finish_chunk(
-        self, images: Tensor, recipe: Recipe, parameters: Mapping[str, Tensor], *, out: Tensor
-    ) -> None:
-        """Write (B, S, S, 3) normalised images of as many bytes to `out`."""
-        if "flip" in parameters:
-            images = flip_chosen(images, parameters["flip"])
-        scale = self._constant("scale", images.device)
-        shift = self._constant("shift", images.device)
-        if not recipe.recolours:
-            torch.addcmul(shift, images.float(), scale / 255, out=out)
-            return
-        planes = images.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        planes = planes.div_(255)
-        if "jitter" in parameters:
-            planes = colour.jitter(planes, parameters["jitter"], parameters["order"])
-        if "grayscale" in parameters:
-            planes = colour.grayscale(planes, parameters["grayscale"])
-        if recipe.blur is not None:
-            taps = self._taps(recipe.size, recipe.blur.kernel_size, images.device)
-            planes = blur.blur(planes, parameters["blur"], taps)
-        torch.addcmul(shift, planes.permute(1, 2, 3, 0), scale, out=out)
+    def _finish(
+        self,
+        role: Role,
+        images: Tensor,
+        parameters: Mapping[str, Tensor],
+        turns: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return a role's finished images and, where turns are given, those turned."""
+        executor = self._choice(role, images.device).executor
+        return executor.finish(images, _of_role(parameters, role), turns)
 
-    def _constant(self, name: str, device: torch.device) -> Tensor:
-        """Return (3,) scale or shift; sent to the device once, as sending waits for it."""
-        if (name, device) not in self._constants:
-            values = self._scale if name == "scale" else self._shift
-            self._constants[name, device] = torch.tensor(values, device=device)
-        return self._constants[name, device]
-
-    def _taps(self, side: int, kernel_size: int, device: torch.device) -> Tensor:
-        """Return the taps of a blur, made once for a device."""
-        key = ("taps", side, kernel_size, device)
-        if key not in self._constants:
-            self._constants[key] = blur.reflected_taps(side, kernel_size, device=device)
-        return self._constants[key]
+    def _choice(self, role: Role, device: torch.device) -> Choice:
+        """Return a role's executor; chosen once for a device."""
+        if (role, device) not in self._executors:
+            task = Task(self._recipes[role], self._scale, self._shift, device)
+            self._executors[role, device] = choose_executor(task)
+        return self._executors[role, device]
 
     @staticmethod
     def _check_stored_sizes(

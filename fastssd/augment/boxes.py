@@ -95,11 +95,15 @@ class ResizedCrop:
         fits = (
             (box_widths > 0) & (box_widths <= widths) & (box_heights > 0) & (box_heights <= heights)
         )
-        x = np.floor(x_u * (widths - box_widths + 1)).astype(np.int64)
-        y = np.floor(y_u * (heights - box_heights + 1)).astype(np.int64)
-        tried = np.stack([x, y, box_widths, box_heights], axis=2)
-        first = tried[np.arange(len(tried)), fits.argmax(axis=1)]
-        return np.where(fits.any(axis=1)[:, None], first, self._largest(sizes))
+        draws, first = np.arange(len(fits)), fits.argmax(axis=1)
+        width, height = box_widths[draws, first], box_heights[draws, first]
+        x = np.floor(x_u[draws, first] * (sizes[:, 1] - width + 1)).astype(np.int64)
+        y = np.floor(y_u[draws, first] * (sizes[:, 0] - height + 1)).astype(np.int64)
+        boxes = np.stack([x, y, width, height], axis=1)
+        found = fits[draws, first]
+        if found.all():
+            return boxes
+        return np.where(found[:, None], boxes, self._largest(sizes))
 
     def _largest(self, sizes: Int64) -> Int64:
         """Return the largest central box of each image whose shape is allowed."""

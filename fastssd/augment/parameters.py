@@ -4,6 +4,7 @@ Every operation of every role draws from a field of its own, so that adding or d
 the others' numbers as they were.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -39,6 +40,9 @@ class Operation(IntEnum):
     TURNS = 8
 
 
+_Uniforms = Mapping[Operation, NDArray[np.float64]]
+
+
 class KeyedDraws:
     """Uniform numbers for a batch of draws, by role and operation.
 
@@ -55,18 +59,27 @@ class KeyedDraws:
 
     def uniforms(self, role: Role, operation: Operation, count: int) -> NDArray[np.float64]:
         """Return (B, count) numbers in [0, 1)."""
-        return keyed.uniforms(
+        numbers: NDArray[np.float64] = self._uniforms(role, [operation], count)[0]
+        return numbers
+
+    def by_operation(
+        self, role: Role, operations: Sequence[Operation]
+    ) -> dict[Operation, NDArray[np.float64]]:
+        """Return (B, 4) numbers in [0, 1) for each operation, in one go."""
+        return dict(zip(operations, self._uniforms(role, operations, 4), strict=True))
+
+    def _uniforms(
+        self, role: Role, operations: Sequence[Operation], count: int
+    ) -> NDArray[np.float64]:
+        """Return (operations, B, count) numbers in [0, 1)."""
+        return keyed.uniforms_by_field(
             self._seed,
             self._stream,
             self._samples,
             self._views,
-            field=(role << 8) | operation,
+            fields=[(role << 8) | operation for operation in operations],
             count=count,
         )
-
-    def chosen(self, role: Role, operation: Operation, probability: float) -> NDArray[np.bool_]:
-        """Return (B,) which draws an operation of this probability applies to."""
-        return self.uniforms(role, operation, 1)[:, 0] < probability
 
 
 def operation_parameters(recipe: Recipe, draws: KeyedDraws, role: Role) -> Parameters:
@@ -81,15 +94,25 @@ def operation_parameters(recipe: Recipe, draws: KeyedDraws, role: Role) -> Param
     * ``grayscale``: (B,) bool.
     * ``blur``: (B,) float32 sigma in pixels, 0 where the blur does not apply.
     """
+    wanted: list[Operation] = []
+    if recipe.flip > 0:
+        wanted += [Operation.FLIP]
+    if recipe.jitter is not None:
+        wanted += [Operation.JITTER_CHOICE, Operation.JITTER_FACTORS, Operation.JITTER_ORDER]
+    if recipe.grayscale > 0:
+        wanted += [Operation.GRAYSCALE]
+    if recipe.blur is not None:
+        wanted += [Operation.BLUR_CHOICE, Operation.BLUR_SIGMA]
+    uniforms = draws.by_operation(role, wanted)
     found: Parameters = {}
     if recipe.flip > 0:
-        found["flip"] = draws.chosen(role, Operation.FLIP, recipe.flip)
+        found["flip"] = uniforms[Operation.FLIP][:, 0] < recipe.flip
     if recipe.jitter is not None:
-        found |= _jitter_parameters(recipe.jitter, draws, role)
+        found |= _jitter_parameters(recipe.jitter, uniforms)
     if recipe.grayscale > 0:
-        found["grayscale"] = draws.chosen(role, Operation.GRAYSCALE, recipe.grayscale)
+        found["grayscale"] = uniforms[Operation.GRAYSCALE][:, 0] < recipe.grayscale
     if recipe.blur is not None:
-        found["blur"] = _blur_sigmas(recipe.blur, draws, role)
+        found["blur"] = _blur_sigmas(recipe.blur, uniforms)
     return found
 
 
@@ -99,24 +122,24 @@ def quarter_turns(draws: KeyedDraws) -> NDArray[np.int64]:
     return np.floor(uniforms * 4).astype(np.int64)
 
 
-def _jitter_parameters(jitter: ColourJitter, draws: KeyedDraws, role: Role) -> Parameters:
+def _jitter_parameters(jitter: ColourJitter, uniforms: _Uniforms) -> Parameters:
     """Return the factors of a colour jitter and their order."""
     reaches = np.array([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue])
     neutral = np.array([1.0, 1.0, 1.0, 0.0])
     least, greatest = neutral - reaches, neutral + reaches
     least[:NUM_BLENDS] = np.maximum(least[:NUM_BLENDS], 0)
     # The fourth numbers are drawn even without hue: a recipe that adds it keeps the other three.
-    factors = least + (greatest - least) * draws.uniforms(role, Operation.JITTER_FACTORS, 4)
-    applies = draws.chosen(role, Operation.JITTER_CHOICE, jitter.probability)
-    factors = np.where(applies[:, None], factors, neutral)
+    factors = least + (greatest - least) * uniforms[Operation.JITTER_FACTORS]
+    applies = uniforms[Operation.JITTER_CHOICE][:, :1] < jitter.probability
+    factors = np.where(applies, factors, neutral)
     count = NUM_BLENDS + (jitter.hue > 0)
-    order = np.argsort(draws.uniforms(role, Operation.JITTER_ORDER, 4)[:, :count], kind="stable")
+    order = np.argsort(uniforms[Operation.JITTER_ORDER][:, :count], kind="stable")
     return {"jitter": factors[:, :count].astype(np.float32), "order": order.astype(np.int64)}
 
 
-def _blur_sigmas(blur: GaussianBlur, draws: KeyedDraws, role: Role) -> NDArray[np.float32]:
+def _blur_sigmas(blur: GaussianBlur, uniforms: _Uniforms) -> NDArray[np.float32]:
     """Return the width of each image's blur, 0 where it has none."""
     least, greatest = blur.sigma
-    sigmas = least + (greatest - least) * draws.uniforms(role, Operation.BLUR_SIGMA, 1)[:, 0]
-    applies = draws.chosen(role, Operation.BLUR_CHOICE, blur.probability)
+    sigmas = least + (greatest - least) * uniforms[Operation.BLUR_SIGMA][:, 0]
+    applies = uniforms[Operation.BLUR_CHOICE][:, 0] < blur.probability
     return np.where(applies, sigmas, 0).astype(np.float32)

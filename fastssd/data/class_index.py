@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from fastssd.data.draw_kernels import group
 from fastssd.data.draws import Int64
 
 
@@ -23,7 +24,7 @@ class ClassIndex:
     @cached_property
     def order(self) -> Int64:
         """(N,) samples, class after class, ascending within each."""
-        return np.argsort(self.labels, kind="stable").astype(np.int64)
+        return group(self.labels, self.counts)
 
     @cached_property
     def starts(self) -> Int64:

@@ -6,15 +6,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastssd.data.dataset import LAYOUT_VERSION, META_FILE
+from fastssd.data.decode.shrink import JPEG_QUALITY, Limit
 from fastssd.data.directory import Say, check_target, new_directory, silent
-from fastssd.data.encode import encode
+from fastssd.data.encode import JPEG_CHOICES, KEEP, PIXELS, RESTART, Encoding, encode_all
+from fastssd.data.jpeg_rewrite import missing
 from fastssd.data.longtail import EXPONENTIAL, KINDS
 from fastssd.data.meta_file import Progress, check_skipped, versions, write_meta
 from fastssd.data.read_ahead import Read, read_all
@@ -31,6 +32,7 @@ from fastssd.data.split_files import SplitFiles
 from fastssd.data.storage.formats import STORAGES
 from fastssd.data.subsets import Subset, plan_subsets
 from fastssd.errors import ConfigError, DataError
+from fastssd.native.library import INSTALL
 
 FAIL, SKIP = "fail", "skip"
 APPLY, IGNORE = "apply", "ignore"
@@ -66,7 +68,11 @@ def convert(
     val_per_class: int = 0,
     test_per_class: int = 0,
     orientation: str = APPLY,
+    jpeg: str | None = None,
     short_side: int | None = None,
+    max_side: int | None = None,
+    quality: int | None = None,
+    verify: bool = False,
     on_error: str = FAIL,
     overwrite: bool = False,
     threads: int | None = None,
@@ -76,8 +82,8 @@ def convert(
 ) -> dict[str, Any]:
     """Write a dataset directory, whole or not at all.
 
-    Held-out images are taken first, then the long tail of the rest. Every image is decoded once
-    on the way. The same arguments write the same bytes, whatever the number of threads.
+    Held-out images are taken first, then the long tail of the rest. Every image is checked on the
+    way. The same arguments write the same bytes, whatever the number of threads.
 
     Memory: what `read_all` holds, and about 200 bytes an image of the split.
 
@@ -94,7 +100,13 @@ def convert(
         val_per_class: Training images of each class that become the validation split.
         test_per_class: Training images of each class that become the test split.
         orientation: ``apply`` the Exif orientation of images, or ``ignore`` it.
+        jpeg: What becomes of JPEG files, one of `JPEG_CHOICES`. By default ``restart``, or ``keep``
+            where the native kernels are missing; ``raw`` in a format of pixels.
         short_side: Shrink images whose shorter side is longer, in pixels; see `shrink`.
+        max_side: Shrink images whose longer side is longer, in pixels.
+        quality: Of the JPEG files that are encoded again for these limits, 1 to 100.
+        verify: Whether every file that was rewritten without loss is decoded and compared;
+            otherwise a sample is.
         on_error: ``fail`` at the first damaged image, or ``skip`` it and list it in
             `rejects.jsonl` and `meta.json`.
         overwrite: Whether to replace an existing dataset directory.
@@ -110,11 +122,19 @@ def convert(
     Raises:
         ConfigError: If an argument is wrong, `out` exists, or another process is writing it.
         DataError: If an image is damaged (``fail``) or a class lost all its images (``skip``).
+        FastssdError: If rewriting changed an image's pixels.
     """
     _check_choice("--format", format, list(STORAGES))
     _check_choice("--imbalance-type", imbalance_type, KINDS)
     _check_choice("--orientation", orientation, (APPLY, IGNORE))
     _check_choice("--on-error", on_error, (FAIL, SKIP))
+    if quality is not None and short_side is None and max_side is None:
+        raise ConfigError(
+            "--quality is of images that are made smaller: add --max-side or --short-side"
+        )
+    if (short_side is not None or max_side is not None) and quality is None:
+        quality = JPEG_QUALITY
+    jpeg = _jpeg_choice(jpeg, format, say)
     if imbalance is None:
         imbalance = source.imbalance
     elif source.imbalance is not None and imbalance != source.imbalance:
@@ -149,7 +169,11 @@ def convert(
         "conversion": {
             **choice,
             "orientation": orientation,
+            "jpeg": jpeg,
             "short_side": short_side,
+            "max_side": max_side,
+            "quality": quality,
+            "verify": verify,
             "on_error": on_error,
         },
         "rejected": [],
@@ -167,7 +191,12 @@ def convert(
     _check_missing(source, subsets, spans, on_error)
     digest = hashlib.sha256()
     rejects: list[Reject] = []
-    keep_jpeg = STORAGES[format].keeps_jpeg
+    how = Encoding(
+        jpeg=jpeg,
+        upright=orientation == APPLY,
+        limit=Limit(short_side=short_side, max_side=max_side, quality=quality or JPEG_QUALITY),
+        verify=verify,
+    )
     with (
         new_directory(target, overwrite=overwrite, marker=marker, say=say) as folder,
         warnings.catch_warnings(),
@@ -180,12 +209,7 @@ def convert(
             reads = read_all(
                 source.splits[subset.source_split],
                 rows,
-                partial(
-                    encode,
-                    keep_jpeg=keep_jpeg,
-                    upright=orientation == APPLY,
-                    short_side=short_side,
-                ),
+                lambda contents, positions: encode_all(contents, how, positions),
                 threads=threads or len(os.sched_getaffinity(0)),
             )
             with (
@@ -213,8 +237,7 @@ def convert(
         if shard is None:  # a class may have all its images in other shards
             counts = np.array(meta["splits"][TRAIN]["per_class"])
             check_skipped(source.origin, source.classes, counts, meta["rejected"])
-        write_meta(folder, marker, meta)
-    return meta
+        return write_meta(folder, marker, meta)
 
 
 def _store(files: SplitFiles, read: Read, origin: SourceSplit) -> str:
@@ -278,6 +301,32 @@ def _check_missing(
                     else "are they in another folder? Say where their paths start with --root"
                 )
             )
+
+
+def _jpeg_choice(jpeg: str | None, format: str, say: Say) -> str:
+    """Return what becomes of JPEG files.
+
+    Raises:
+        ConfigError: If it is no choice, or not one of this format or installation.
+    """
+    if jpeg is not None:
+        _check_choice("--jpeg", jpeg, JPEG_CHOICES)
+    if not STORAGES[format].keeps_jpeg:
+        if jpeg not in (None, PIXELS):
+            with_jpeg = " or ".join(name for name in STORAGES if STORAGES[name].keeps_jpeg)
+            raise ConfigError(
+                f"--jpeg {jpeg}: the {format} format holds pixels; choose --format {with_jpeg}, or "
+                "leave --jpeg out"
+            )
+        return PIXELS
+    if jpeg == RESTART and missing():
+        raise ConfigError(f"--jpeg restart: {missing()}; {INSTALL}, or choose --jpeg keep")
+    if jpeg is not None:
+        return jpeg
+    if not missing():
+        return RESTART
+    say(f"JPEG files are kept as they are, which are slower to read: {missing()}; {INSTALL}")
+    return KEEP
 
 
 def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:

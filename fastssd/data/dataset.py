@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.data.checksums import check_files
 from fastssd.data.orientation import upright_sizes
 from fastssd.data.storage.files import load_array
 from fastssd.data.storage.formats import STORAGES
 from fastssd.data.storage.storage import Int32, Storage
 from fastssd.errors import ConfigError, DataError
+from fastssd.files import check_seal
 
 Int64 = NDArray[np.int64]
 
@@ -31,6 +33,7 @@ class Split:
         orientations: (N,) uint8 Exif orientation of the stored images, or None where all are
             upright.
         sizes: (N, 2) int32 height and width of the upright images.
+        names_file: Its source files' names, a line of JSON each.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Split:
         self.storage = storage
         self.orientations = orientations
         self.sizes: Int32 = upright_sizes(storage.sizes, orientations)
-        self._names_file = names_file
+        self.names_file = names_file
         self._names: list[str] | None = None
 
     def __len__(self) -> int:
@@ -63,13 +66,13 @@ class Split:
         """
         if self._names is None:
             try:
-                lines = self._names_file.read_text(encoding="utf-8").splitlines()
+                lines = self.names_file.read_text(encoding="utf-8").splitlines()
                 self._names = [str(json.loads(line)) for line in lines]
             except (OSError, ValueError):
                 self._names = []
         if 0 <= sample < len(self._names):
             return self._names[sample]
-        return str(self._names_file.parent)
+        return str(self.names_file.parent)
 
 
 class Dataset:
@@ -107,6 +110,7 @@ class Dataset:
         return self._opened[name]
 
     def _open(self, name: str) -> Split:
+        check_files(self.path, self.meta, split=name)
         labels: Int64 = load_array(self.path / f"{name}.labels.npy", dtype=np.int64, ndim=1)
         entry = self.meta["splits"][name]
         num_classes = len(self.classes)
@@ -181,6 +185,10 @@ def open_dataset(path: str | Path) -> Dataset:
             error
         )
     _check_meta(meta, meta_file)
+    try:
+        check_seal(meta)
+    except ValueError as error:
+        raise DataError(f"{meta_file}: {error}; convert the dataset again") from error
     return Dataset(path, meta)
 
 

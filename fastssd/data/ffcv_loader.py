@@ -11,7 +11,7 @@ awaited.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -99,7 +99,7 @@ class FfcvImages:
         self._pin_memory = pin_memory
         self._loader: Any = None
 
-    def batches(self, shares: Iterable[Draws]) -> Iterator[tuple[Draws, HostBatch]]:
+    def batches(self, shares: Iterable[Draws]) -> Generator[tuple[Draws, HostBatch], None, None]:
         """Yield each batch's draws with its pixels, labels and parameters, in order.
 
         The batch is that of `image_fetch`, but for its crops. When the iteration is closed or

@@ -1,28 +1,80 @@
 """Preparing batches ahead, in threads: draws in, named arrays out, in the plan's order."""
 
+import atexit
+import os
+import sys
+import threading
+import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
+from fastssd.data.buffers import Buffers
 from fastssd.data.draws import Draws
+from fastssd.data.transfer import packed
+from fastssd.errors import DataError
 
 HostBatch = dict[str, Tensor]
 Fetch = Callable[[Draws], HostBatch]
 """Makes one batch in the host's memory. Called from several threads at once."""
 
+TIMEOUT = 600.0
+"""Seconds after which a batch that does not come is an error."""
+
+_LOOK_EVERY = 1.0
+"""Seconds between looks at whether the threads live, while a batch is waited for."""
+_NICENESS = 5
+"""How much less of a busy core a loader thread gets than the thread that drives the device: at 5
+a third. Without a rival it gets all of it."""
+_TASKS = Path("/proc/self/task")
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A fetch that can have the system read what later batches need."""
+
+    def announce(self, draws: Draws) -> None:
+        """Start reading for these draws, without waiting. Called from several threads at once."""
+
+
+@runtime_checkable
+class Threaded(Protocol):
+    """A fetch, or a decoder, with threads of its own."""
+
+    @property
+    def threads(self) -> int:
+        """How many work on one batch, the calling one among them."""
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A fetch whose batches lack what is on the device already."""
+
+    def complete(self, batch: HostBatch) -> HostBatch:
+        """Return a batch, itself on the device, with what it lacked."""
+
 
 def prefetched(
-    batches: Iterable[Draws], fetch: Fetch, *, threads: int, prefetch: int, pin_memory: bool
-) -> Iterator[tuple[Draws, HostBatch]]:
+    batches: Iterable[Draws],
+    fetch: Fetch,
+    *,
+    threads: int,
+    prefetch: int,
+    pin_memory: bool,
+    read_ahead: int = 0,
+    timeout: float = TIMEOUT,
+) -> Generator[tuple[Draws, HostBatch], None, None]:
     """Yield each batch's draws with what `fetch` makes of them, in order.
 
     At most `threads + prefetch` batches exist beside the one in use. An error in `fetch` is raised
     here, at the batch it belongs to. When the iteration is closed or abandoned, pending work is
-    cancelled and the threads end.
+    dropped and the threads end.
 
     Args:
         batches: The draws of each batch; taken as needed, so it may be endless.
@@ -30,30 +82,178 @@ def prefetched(
         threads: Batches in the making at a time, at least 1.
         prefetch: Finished batches waiting at most.
         pin_memory: Page-lock the arrays, so that they are copied to a GPU without waiting.
+        read_ahead: Batches beyond those whose draws are announced, if `fetch` is `ReadsAhead`.
+        timeout: Seconds to wait for one batch.
 
     Yields:
         (draws, batch) pairs.
+
+    Raises:
+        DataError: If a batch does not come in time, or the thread that makes it is gone; names
+            the thread and where it is.
     """
-
-    def make(draws: Draws) -> tuple[Draws, HostBatch]:
-        batch = fetch(draws)
-        if pin_memory:
-            batch = {name: values.pin_memory() for name, values in batch.items()}
-        return draws, batch
-
     remaining = iter(batches)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="fastssd-loader")
-    pending: deque[Future[tuple[Draws, HostBatch]]] = deque()
+    buffers = Buffers(keep=threads + prefetch + 2, pin_memory=True) if pin_memory else None
+    announcing = isinstance(fetch, ReadsAhead) and read_ahead > 0
+    announced: deque[Draws] = deque()  # taken from the plan, but not yet given to a thread
+
+    def make(job: "_Job") -> HostBatch:
+        if isinstance(fetch, ReadsAhead):
+            for draws in job.announce:
+                fetch.announce(draws)
+        batch = fetch(job.draws)
+        return batch if buffers is None else packed(batch, buffers)
+
+    def take(count: int) -> Iterator["_Job"]:
+        for _ in range(count):
+            taken = list(islice(remaining, 1 + read_ahead - len(announced) if announcing else 1))
+            announced.extend(taken)
+            if announced:
+                yield _Job(announced.popleft(), taken if announcing else [])
+
+    pool = _Pool(threads, make)
+    pending: deque[_Job] = deque()
     try:
-        pending.extend(pool.submit(make, draws) for draws in islice(remaining, threads + prefetch))
+        pending.extend(map(pool.add, take(threads + prefetch)))
         while pending:
-            ready = pending.popleft().result()
-            pending.extend(pool.submit(make, draws) for draws in islice(remaining, 1))
-            yield ready
+            pool.wait(pending[0], timeout)
+            ready = pending.popleft()
+            pending.extend(map(pool.add, take(1)))
+            draws, batch = ready.draws, ready.result()
+            del ready  # nothing here may keep a batch alive that its consumer is done with
+            yield draws, batch
+            del draws, batch
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.close(timeout)
 
 
-def to_device(batch: HostBatch, device: torch.device) -> HostBatch:
-    """Return the batch on the device; the copy from pinned memory does not wait."""
-    return {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+class _Job:
+    """A batch to be made."""
+
+    def __init__(self, draws: Draws, announce: list[Draws]) -> None:
+        self.draws = draws
+        self.announce = announce
+        self.thread: threading.Thread | None = None
+        self.done = threading.Event()
+        self.batch: HostBatch | None = None
+        self.error: BaseException | None = None
+
+    def result(self) -> HostBatch:
+        if self.error is not None:
+            raise self.error
+        assert self.batch is not None
+        return self.batch
+
+
+class _Pool:
+    """Threads that make batches; they start with the first one."""
+
+    def __init__(self, size: int, make: Callable[[_Job], HostBatch]) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        # Threads that are stuck must not keep the process from ending, so none is waited for by
+        # the interpreter; `_close_all` waits instead.
+        self._threads = [
+            threading.Thread(
+                target=_work, args=(self._jobs, make), name=f"fastssd-loader-{i}", daemon=True
+            )
+            for i in range(size)
+        ]
+        self._started = False
+        self._lost = False
+        _POOLS.add(self)
+
+    def add(self, job: _Job) -> _Job:
+        if not self._started:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
+        self._jobs.put(job)
+        return job
+
+    def wait(self, job: _Job, timeout: float) -> None:
+        """Wait for a batch.
+
+        Raises:
+            DataError: If it does not come within `timeout` seconds, or can't come any more.
+        """
+        deadline = time.monotonic() + timeout
+        while not job.done.wait(min(_LOOK_EVERY, max(0.0, deadline - time.monotonic()))):
+            dead = [thread.name for thread in self._threads if not _lives(thread)]
+            if dead and not job.done.is_set():
+                self._lost = True
+                raise DataError(
+                    f"loader thread {', '.join(dead)} is gone, and the batch that it was making "
+                    "with it: look for a message of the system or of a library above, and start "
+                    "the run again, which goes on from its checkpoint"
+                )
+            if time.monotonic() >= deadline:
+                self._lost = True
+                raise DataError(
+                    f"no batch came for {timeout:g} s: {_where(job)}. A file system that does not "
+                    "answer is the usual reason: look whether the dataset can be read; start the "
+                    "run again, which goes on from its checkpoint (data.timeout sets the seconds)"
+                )
+
+    def close(self, timeout: float) -> None:
+        """End the threads; those that are lost are left to the end of the process."""
+        _POOLS.discard(self)
+        if not self._started:
+            return
+        while not self._jobs.empty():
+            self._jobs.get()
+        for _ in self._threads:
+            self._jobs.put(None)
+        deadline = time.monotonic() + (0.0 if self._lost else timeout)
+        for thread in self._threads:
+            while thread.is_alive() and _lives(thread) and time.monotonic() < deadline:
+                thread.join(_LOOK_EVERY)
+
+
+_POOLS: "weakref.WeakSet[_Pool]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the threads of loaders that nobody closed: none may run into a dying interpreter."""
+    for pool in list(_POOLS):
+        pool.close(TIMEOUT)
+
+
+def _work(jobs: "SimpleQueue[_Job | None]", make: Callable[[_Job], HostBatch]) -> None:
+    _step_back()
+    while (job := jobs.get()) is not None:
+        job.thread = threading.current_thread()
+        try:
+            job.batch = make(job)
+        except BaseException as error:
+            job.error = error
+        job.done.set()
+        del job  # the thread must not keep the batch alive while it waits for the next
+
+
+def _step_back() -> None:
+    """Leave busy cores to the thread that launches kernels: on Linux a thread has its own nice."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS
+        os.setpriority(os.PRIO_PROCESS, thread, min(niceness, 19))
+
+
+def _lives(thread: threading.Thread) -> bool:
+    """Return whether the system still runs a thread; Python does not hear of a death in C."""
+    if not _TASKS.exists():
+        return thread.is_alive()
+    return thread.is_alive() and (_TASKS / str(thread.native_id)).exists()
+
+
+def _where(job: _Job) -> str:
+    """Return which thread makes a batch and what it does, for a person."""
+    if job.thread is None:
+        return "no loader thread has begun it"
+    frame = sys._current_frames().get(job.thread.ident or 0)
+    while frame is not None and "fastssd" not in Path(frame.f_code.co_filename).parts:
+        frame = frame.f_back
+    if frame is None:
+        return f"{job.thread.name} is at an unknown place"
+    place = f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+    return f"{job.thread.name} is in {frame.f_code.co_name} ({place})"

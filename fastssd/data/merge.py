@@ -75,8 +75,7 @@ def merge(
             splits[split] = _merge_split(folder, split, manifests, progress, digest.update)
         source = {**meta["source"], "sha256": digest.hexdigest()}
         meta = {**meta, "splits": splits, "source": source, "rejected": rejected}
-        write_meta(folder, META_FILE, meta)
-    return meta
+        return write_meta(folder, META_FILE, meta)
 
 
 def _merge_split(

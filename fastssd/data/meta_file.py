@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.data.checksums import FILES, describe_files
 from fastssd.data.subsets import check_no_class_empty
 from fastssd.errors import ConfigError, DataError
+from fastssd.files import CHECKSUM, seal
 
 Progress = Callable[[str, int, int], None]
 """Called with a split's name, the images done and the images to do."""
@@ -21,12 +23,23 @@ REJECTS_FILE = "rejects.jsonl"
 _LIBRARIES = ("fastssd", "numpy", "pillow", "torch", "torchvision", "scikit-learn")
 
 
-def write_meta(folder: Path, file: str, meta: Mapping[str, Any]) -> None:
-    """Write a dataset directory's or shard's description, and the list of rejected images."""
+def write_meta(folder: Path, file: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a dataset directory's or shard's description, and the list of rejected images.
+
+    The description names all files that are there with their checksums, so it comes last.
+
+    Returns:
+        What stands in the file.
+    """
     if meta["rejected"]:
         lines = "".join(json.dumps(reject) + "\n" for reject in meta["rejected"])
         (folder / REJECTS_FILE).write_text(lines, encoding="utf-8")
-    (folder / file).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    # Of merged shards, `meta` may still have what one of them said of its own files.
+    content = {key: value for key, value in meta.items() if key not in (FILES, CHECKSUM)}
+    text = seal({**content, FILES: describe_files(folder, but=file)})
+    (folder / file).write_text(text, encoding="utf-8")
+    written: dict[str, Any] = json.loads(text)
+    return written
 
 
 def check_skipped(

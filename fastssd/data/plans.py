@@ -17,8 +17,9 @@ import numpy as np
 
 from fastssd import keyed
 from fastssd.data.class_index import ClassIndex
+from fastssd.data.draw_kernels import running_count
 from fastssd.data.draws import Draws, pack_view, unpack_view
-from fastssd.data.samplers import IMAGES_PER_CLASS_VISIT, SAMPLERS, Sampler, running_count
+from fastssd.data.samplers import IMAGES_PER_CLASS_VISIT, SAMPLERS, Sampler
 from fastssd.errors import ConfigError
 
 __all__ = [

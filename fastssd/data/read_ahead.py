@@ -1,23 +1,27 @@
 """Reading and encoding the rows of a source on threads, in order, with bounded memory.
 
-Threads and not processes: decoding and hashing let the other threads run, and what is read need
-not be copied from one process to another. `docs/datasets.md` has the measurement.
+Threads and not processes: encoding and hashing let the other threads run, and what is read need
+not be copied from one process to another. A task's images are encoded in one call, so that small
+ones do not each pay for it. `docs/datasets.md` has the measurement.
 """
 
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastssd.data.encode import Encoded
+from fastssd.data.encode import Encoded, UnequalPixelsError
 from fastssd.data.sources.source import Content, SourceSplit
+from fastssd.errors import FastssdError
 
 Int64 = NDArray[np.int64]
+Encoder = Callable[[Sequence[Content], Sequence[int]], Sequence[Encoded | str]]
+"""From contents and their positions among the rows to what is stored of each, or the reason."""
 
 AHEAD = 2
 """Tasks a thread that are read before the first of them is taken."""
@@ -45,7 +49,7 @@ class Read:
 
 
 def read_all(
-    split: SourceSplit, rows: Int64, encoder: Callable[[Content], Encoded], *, threads: int
+    split: SourceSplit, rows: Int64, encoder: Encoder, *, threads: int
 ) -> Generator[Read, None, None]:
     """Yield every row read and encoded, in the order of `rows`.
 
@@ -55,20 +59,20 @@ def read_all(
     Args:
         split: Where the rows are.
         rows: (N,) int64.
-        encoder: From content to what is stored; raises ValueError for a damaged image.
+        encoder: What becomes of the contents of a task.
         threads: That read and encode.
+
+    Raises:
+        FastssdError: If the encoder changed an image that it must not change; names the image.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fastssd-convert")
     pending: deque[Future[list[Read]]] = deque()
     next_row, num_images = 0, 1
-
-    def work(chunk: Int64) -> list[Read]:
-        return [_read(split, int(row), encoder) for row in chunk]
-
     try:
         while pending or next_row < len(rows):
             while len(pending) < AHEAD * threads and next_row < len(rows):
-                pending.append(pool.submit(work, rows[next_row : next_row + num_images]))
+                task = rows[next_row : next_row + num_images].tolist()
+                pending.append(pool.submit(_read, split, task, next_row, encoder))
                 next_row += num_images
             reads = pending.popleft().result()
             num_images = _images_a_task(reads)
@@ -82,14 +86,38 @@ def _images_a_task(reads: list[Read]) -> int:
     return max(1, min(MAX_IMAGES, MAX_BYTES // max(largest, 1)))
 
 
-def _read(split: SourceSplit, row: int, encoder: Callable[[Content], Encoded]) -> Read:
+def _read(split: SourceSplit, rows: list[int], first: int, encoder: Encoder) -> list[Read]:
+    reads: list[Read] = []
+    contents: list[Content] = []
+    read_at: list[int] = []  # among the rows
+    for at, row in enumerate(rows):
+        try:
+            contents.append(split.read(row))
+        except (OSError, ValueError) as error:
+            reads.append(Read(row, reason=str(error) or type(error).__name__))
+            continue
+        read_at.append(at)
+        reads.append(Read(row))
     try:
-        content = split.read(row)
-        encoded = encoder(content)
-    except (OSError, ValueError) as error:
-        return Read(row, reason=str(error) or type(error).__name__)
+        encoded = encoder(contents, [first + at for at in read_at])
+    except UnequalPixelsError as error:
+        name = split.names[rows[read_at[error.index]]]
+        raise FastssdError(
+            f"{name}: {error}; that is a fault of fastssd's or of libjpeg's, please report it with "
+            "this file, and convert with --jpeg keep"
+        ) from error
+    for at, content, result in zip(read_at, contents, encoded, strict=True):
+        row = rows[at]
+        if isinstance(result, str):
+            reads[at] = Read(row, reason=result)
+        else:
+            reads[at] = Read(row, result, _digest(split, row, content))
+    return reads
+
+
+def _digest(split: SourceSplit, row: int, content: Content) -> bytes:
     # The name and label are part of what was read: the same files in other folders are other data.
     head = json.dumps([split.names[row], int(split.labels[row])]).encode()
     digest = hashlib.sha256(head + b"\0")
     digest.update(content if isinstance(content, bytes) else content.tobytes())
-    return Read(row, encoded, digest.digest())
+    return digest.digest()

@@ -12,6 +12,7 @@ import numpy as np
 from fastssd import keyed
 from fastssd.data.class_index import ClassIndex
 from fastssd.data.class_weights import Float64, effective_number, inverse_power
+from fastssd.data.draw_kernels import from_cycles, running_count, search, within
 from fastssd.data.draws import Int64
 from fastssd.errors import ConfigError
 
@@ -163,15 +164,17 @@ def class_aware(
     if per_class < 1:
         raise ConfigError(f"per_class={per_class} must be at least 1 image a visit")
     key = keyed.key_of(seed, stream, "class_aware")
-    positions = np.arange(epoch * len(index), (epoch + 1) * len(index), dtype=np.int64)
-    visits, within_visit = np.divmod(positions, per_class)
-    rounds, turns = np.divmod(visits, len(index.present))
-    classes = np.empty(len(positions), np.int64)
-    numbers, begins = np.unique(rounds, return_index=True)
-    for number, begin, end in zip(numbers, begins, [*begins[1:], len(rounds)], strict=True):
-        order = keyed.generator(key, "classes", int(number)).permutation(index.present)
-        classes[begin:end] = order[turns[begin:end]]
-    ordinals = rounds * per_class + within_visit
+    first, last = epoch * len(index), (epoch + 1) * len(index)
+    num_round = per_class * len(index.present)
+    classes, ordinals = np.empty(len(index), np.int64), np.empty(len(index), np.int64)
+    within_visit = np.tile(np.arange(per_class, dtype=np.int64), len(index.present))
+    for number in range(first // num_round, -(-last // num_round)):
+        order = keyed.generator(key, "classes", number).permutation(index.present)
+        start = number * num_round
+        wanted = slice(max(first, start) - start, min(last, start + num_round) - start)
+        rows = slice(start + wanted.start - first, start + wanted.stop - first)
+        classes[rows] = np.repeat(order, per_class)[wanted]
+        ordinals[rows] = number * per_class + within_visit[wanted]
     return _by_cycle(index, classes, ordinals, key)
 
 
@@ -189,59 +192,24 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def running_count(values: Int64) -> Int64:
-    """Return how often each value has occurred before, at every position in reading order.
-
-    Args:
-        values: Of any shape, which the result has too: rows of several columns are read one after
-            the other.
-    """
-    flat = values.ravel()
-    order = np.argsort(flat, kind="stable")
-    ordered = flat[order]
-    is_first = np.ones(len(flat), bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    positions = np.arange(len(flat))
-    run_starts = np.maximum.accumulate(np.where(is_first, positions, 0))
-    counts = np.empty(len(flat), np.int64)
-    counts[order] = positions - run_starts
-    return counts.reshape(values.shape)
-
-
 def _with_replacement(
     index: ClassIndex, weights: Float64, seed: int, stream: str, epoch: int
 ) -> Int64:
     classes = _draw_classes(index, weights, seed, stream, epoch)
-    chance = keyed.generator(seed, stream, "image", epoch).random(len(classes))
-    within = (chance * index.counts[classes]).astype(np.int64)
-    samples: Int64 = index.order[index.starts[classes] + within]
-    return samples
+    generator = keyed.generator(seed, stream, "image", epoch)
+    return within(classes, generator, index.starts, index.counts, index.order)
 
 
 def _draw_classes(index: ClassIndex, weights: Float64, seed: int, stream: str, epoch: int) -> Int64:
     """Return N classes with replacement, in proportion to weights; empty classes have none."""
-    cumulative = np.cumsum(weights[index.present])
-    chance = keyed.generator(seed, stream, "class", epoch).random(len(index)) * cumulative[-1]
-    classes: Int64 = index.present[np.searchsorted(cumulative[:-1], chance, side="right")]
+    generator = keyed.generator(seed, stream, "class", epoch)
+    places = search(weights[index.present], generator, len(index))
+    if len(index.present) == index.num_classes:
+        return places
+    classes: Int64 = index.present[places]
     return classes
 
 
 def _by_cycle(index: ClassIndex, classes: Int64, ordinals: Int64, key: int) -> Int64:
-    """Return the ordinals-th image of each class, its images coming in shuffled cycles.
-
-    Cycle k of a class is its images sorted by a random number of (key, image, k), so any part of
-    the endless sequence can be had without what came before.
-    """
-    cycles, within = np.divmod(ordinals, index.counts[classes])
-    num_cycles = int(cycles.max(initial=0)) + 1
-    pairs, pair_of_draw = np.unique(classes * num_cycles + cycles, return_inverse=True)
-    pair_classes, pair_cycles = np.divmod(pairs, num_cycles)
-    sizes = index.counts[pair_classes]
-    pair_starts = np.cumsum(sizes) - sizes
-    segment = np.repeat(np.arange(len(sizes)), sizes)
-    within_segment = np.arange(len(segment)) - pair_starts[segment]
-    samples: Int64 = index.order[index.starts[pair_classes[segment]] + within_segment]
-    chance = keyed.uniforms(key, "cycle", samples, pair_cycles[segment], field=0, count=2)
-    shuffled = samples[np.lexsort((chance[:, 1], chance[:, 0], segment))]
-    drawn: Int64 = shuffled[pair_starts[pair_of_draw] + within]
-    return drawn
+    """Return the ordinals-th image of each class, its images coming in shuffled cycles."""
+    return from_cycles(classes, ordinals, index.starts, index.counts, index.order, key)

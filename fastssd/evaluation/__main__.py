@@ -43,9 +43,13 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
         overrides.append(f"data.test={options.split}")
     config = load_config(run / CONFIG, overrides)
 
+    from fastssd.liveness import Liveness
     from fastssd.session import Session
 
-    with Session(config, requested_signal=lambda: 0) as session:
+    with (
+        Liveness(config.watchdog, tell=lambda message: None) as liveness,
+        Session(config, requested_signal=lambda: 0, liveness=liveness) as session,
+    ):
         return session.evaluate(only=only)
 
 

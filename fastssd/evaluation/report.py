@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from fastssd.errors import DataError
+from fastssd.evaluation.damaged_images import read_damaged_images
 from fastssd.evaluation.figures import write_figures
 from fastssd.evaluation.metrics import accuracies, class_accuracies, standard_error
 from fastssd.evaluation.results import METRICS, ResultRow, Run, StageResult, read_metrics, read_run
 from fastssd.evaluation.shots import EXCLUSIVE_GROUPS, GROUPS, LIMITS, shot_groups
 from fastssd.evaluation.tables import error_of, evaluated_on, in_paper_order, percent, row_labels
 from fastssd.files import write_atomically
+
+_NAMED_IMAGES = 5
 
 
 def write_report(run: Path, *, class_names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -33,14 +36,19 @@ def write_report(run: Path, *, class_names: Sequence[str] | None = None) -> dict
         folder: read_metrics(run / folder / METRICS)
         for folder in sorted([*(stage.folder for stage in results.stages), *results.unfinished])
     }
-    report = build_report(results, class_names=class_names)
+    report = build_report(results, class_names=class_names, damaged_images=read_damaged_images(run))
     figures = write_figures(report, metrics, run / "figures")
     write_atomically(run / "report.md", render_markdown(report, figures, relative_to=run))
     write_atomically(run / "report.json", _to_json(report))
     return report
 
 
-def build_report(results: Run, *, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+def build_report(
+    results: Run,
+    *,
+    class_names: Sequence[str] | None = None,
+    damaged_images: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Return the content of `report.json`.
 
     Returns:
@@ -48,7 +56,8 @@ def build_report(results: Run, *, class_names: Sequence[str] | None = None) -> d
         the accuracies of `accuracies` and ``standard_error`` in percent, ``num_images`` (the size
         of the split) and ``per_class`` (C, percent, None for classes without images);
         ``classes`` and ``train_counts`` (C); by stage folder ``seconds`` (in parts), ``images``,
-        ``images_per_second``, ``data_wait_percent``, ``epochs``; ``unfinished`` folders.
+        ``images_per_second``, ``data_wait_percent``, ``epochs``; ``unfinished`` folders;
+        ``damaged_images`` that others replaced in training, see `read_damaged_images`.
 
     Raises:
         DataError: If there are more or fewer names than classes.
@@ -71,6 +80,7 @@ def build_report(results: Run, *, class_names: Sequence[str] | None = None) -> d
         "data_wait_percent": {stage.folder: stage.data_wait_percent for stage in stages},
         "epochs": {stage.folder: stage.epochs for stage in stages},
         "unfinished": list(results.unfinished),
+        "damaged_images": list(damaged_images),
         "classes": names,
         "train_counts": train_counts,
     }
@@ -140,6 +150,7 @@ def render_markdown(
             "## Stages",
             stages,
             *(unfinished if report["unfinished"] else []),
+            *_damaged_lines(report["damaged_images"]),
             "## Figures",
             *(f"![{path.stem.replace('_', ' ')}]({_link(path, relative_to)})" for path in figures),
             "Accuracies of every class are in `report.json`.\n",
@@ -163,6 +174,17 @@ def _row(row: ResultRow, stage: StageResult) -> dict[str, Any]:
             accuracy if seen else None for accuracy, seen in zip(per_class, row.total, strict=True)
         ],
     }
+
+
+def _damaged_lines(images: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not images:
+        return []
+    some = ", ".join(f"{image['file']} ({image['reason']})" for image in images[:_NAMED_IMAGES])
+    rest = ", ..." if len(images) > _NAMED_IMAGES else ""
+    return [
+        f"{len(images):,} damaged training images were replaced by others of their classes; "
+        f"`report.json` lists them: {some}{rest}."
+    ]
 
 
 def _to_json(report: Mapping[str, Any]) -> str:

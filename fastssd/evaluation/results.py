@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastssd.errors import DataError
+from fastssd.files import check_seal, sha256_of
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
@@ -51,6 +52,8 @@ class StageResult:
     epochs: int
     train_counts: NDArray[np.int64]
     """(C,) training images of each class."""
+    files: dict[str, str]
+    """SHA-256 of the files in the folder that the result stands for, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +141,7 @@ def read_stage(path: Path) -> StageResult:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        check_seal(content)
         train_counts = _counts(content["train_counts"], "train_counts")
         return StageResult(
             folder=path.parent.name,
@@ -151,11 +155,26 @@ def read_stage(path: Path) -> StageResult:
             data_wait_percent=_optional(content["data_wait_percent"], "data_wait_percent"),
             epochs=int(content["epochs"]),
             train_counts=train_counts,
+            files={str(name): str(digest) for name, digest in content.get("files", {}).items()},
         )
     except KeyError as error:
         raise DataError(f"{path} lacks {error}: {_REMEDY}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}): {_REMEDY}") from error
+
+
+def damaged_files(path: Path, stage: StageResult) -> list[str]:
+    """Return the names of files of a stage that are missing or not those that its result is of.
+
+    Args:
+        path: The stage's `result.json`.
+        stage: What it says.
+    """
+    return [
+        name
+        for name, digest in stage.files.items()
+        if not (path.parent / name).is_file() or sha256_of(path.parent / name) != digest
+    ]
 
 
 _REMEDY = "delete it and run training again, which evaluates the stage anew"

@@ -42,6 +42,8 @@ class MomentumEncoder(nn.Module):
             raise ValueError("a momentum encoder needs at least one module to follow")
         self._average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
         self.encoder = nn.Sequential(*copy.deepcopy(modules)).requires_grad_(False)
+        self._pairs: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        self._followed: tuple[nn.Module, ...] = ()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -53,12 +55,24 @@ class MomentumEncoder(nn.Module):
     def update(self, *modules: nn.Module) -> None:
         """Move the weights towards those of the trained modules. Call after the optimizer step.
 
+        It is one call for all weights. They are looked up at the first update, as walking through
+        a deep network takes longer than launching the rest: afterwards the modules may be loaded
+        with other values, but not given other parameters.
+
         Args:
             *modules: Those that were copied, unwrapped and in the same order.
 
         Raises:
             ValueError: If their parameters are not those that were copied, by number and shape.
         """
+        if modules != self._followed:
+            self._pairs, self._followed = self._matched(modules), modules
+        self._average(*self._pairs, None)
+
+    def _matched(
+        self, modules: tuple[nn.Module, ...]
+    ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the copy's parameters and those that they follow."""
         slow = list(self.encoder.parameters())
         fast = list(nn.ModuleList(modules).parameters())
         if [each.shape for each in slow] != [each.shape for each in fast]:
@@ -66,7 +80,7 @@ class MomentumEncoder(nn.Module):
                 f"the momentum encoder follows {len(slow)} parameters and was given {len(fast)}, "
                 "or their shapes differ: give it the modules that it was made of, in their order"
             )
-        self._average(slow, fast, None)
+        return slow, fast
 
 
 class KeyQueue(nn.Module):

@@ -1,4 +1,4 @@
-"""Finding the compiled kernels: one shared library, opened once, its functions declared by users."""
+"""Finding the compiled kernels: one shared library, opened once; users declare its functions."""
 
 import ctypes
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ class BalanceStage(Stage):
 
     def forward(self, batch: Batch) -> StageOutput:
         images = None if batch.views is None else batch.query
-        logits = self.network(images, batch.frozen_logits)
+        logits = self.network(images, batch.frozen_logits, batch.frozen_features)
         return StageOutput(
             losses={"classification": classification_loss(logits, batch.labels)},
             hits={"classification": logits.argmax(dim=1) == batch.labels},

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastssd.augment.augmentation import AugmentedViews
 from fastssd.data.draws import Draws
+from fastssd.losses.distillation import TopLogits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,9 @@ class Batch:
         draws: Which they are.
         labels: (B,) int64.
         views: The images; None where a stage learns from a table alone.
-        frozen_logits: (B, C) float32 of the frozen network, from its table; None without one.
+        frozen_logits: (B, C) of the frozen network, as its table holds them; None without one.
+        frozen_features: (B, D) of the frozen network, from a table of features.
+        soft_labels: Of the balanced teacher, from a table of its top logits.
         checksums: (B,) int64 of the pixels before augmentation; None unless traced.
     """
 
@@ -25,6 +28,8 @@ class Batch:
     labels: Tensor
     views: AugmentedViews | None = None
     frozen_logits: Tensor | None = None
+    frozen_features: Tensor | None = None
+    soft_labels: TopLogits | None = None
     checksums: Tensor | None = None
 
     @property

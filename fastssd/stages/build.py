@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 from torch import nn
 
 from fastssd.checkpoints import WEIGHTS, load_weights, save_weights
 from fastssd.config import TrainingConfig
-from fastssd.data.draws import Draws
 from fastssd.data.plans import Plan
 from fastssd.models.backbone import Backbone
 from fastssd.models.frozen import recalibrate
@@ -25,10 +23,21 @@ from fastssd.stages.feeds import Feed
 from fastssd.stages.jobs import Job, jobs_of
 from fastssd.stages.networks import BalancedNetwork, FrozenNetwork
 from fastssd.stages.stage import Stage
-from fastssd.stages.table import DistinctDraws, EveryView, Table
+from fastssd.stages.table import Table
+from fastssd.stages.table_rows import Rows
+from fastssd.stages.tables import (
+    TABLE,
+    WantedTable,
+    frozen_store,
+    num_shared_views,
+    plan_rows,
+    shared_rows,
+    shares_table,
+    teacher_store,
+)
 from fastssd.stages.tabulate import tabulated
 
-RECALIBRATED, TABLE = "recalibrated.safetensors", "table"
+RECALIBRATED = "recalibrated.safetensors"
 FEATURES_PART = "features"
 """Stage I and the CE baseline start from the same weights and see images in the same order: what
 is left between them is the self-supervised task."""
@@ -54,11 +63,6 @@ class Prepared:
 def prepare(job: Job, context: Context) -> Prepared:
     """Return a job's stage and feed; tables that it needs are made."""
     return KINDS[job.kind](job, context)
-
-
-def num_shared_views(context: Context) -> int:
-    """Return K, the views of each image that the teacher and stage III share."""
-    return context.config.frozen.views or context.config.distill.epochs
 
 
 def trained_stage(folder: str, context: Context) -> Stage:
@@ -93,18 +97,12 @@ def _prepare_balance(job: Job, context: Context) -> Prepared:
     if context.config.frozen.batchnorm == "recalibrated":
         with _timed(seconds, "recalibrate"):
             _recalibrate(frozen, folder, context)
-    stream: Stream = "distill" if job.shares_views else "balance"
-    num_views = num_shared_views(context) if job.shares_views else None
-    plan = context.plan(training, stream=stream, part=job.folder, num_views=num_views)
+    stream, plan = _balance_plan(job, context)
     if training.source == "images":
         feed = context.feed(training, plan, context.augmentation(stream))
         return Prepared(stage=stage, feed=feed, training=training, seconds=seconds)
     with _timed(seconds, "table"):
-        if job.shares_views:
-            table = _shared_table(job.folder, frozen, context)
-        else:
-            rows = DistinctDraws(_draws_used(plan, training))
-            table = tabulated(folder / TABLE, frozen, rows, stream=stream, context=context)
+        table = made(_balance_table(job, frozen, context), context)
     feed = context.feed(training, plan, None, table)
     return Prepared(stage=stage, feed=feed, training=training, seconds=seconds)
 
@@ -121,8 +119,10 @@ def _prepare_distill(job: Job, context: Context) -> Prepared:
     table = None
     if training.teacher == "table":
         stage.teacher.scale.load_state_dict(teacher.network.scale.state_dict())
+        if stage.teacher.head is not None:
+            stage.teacher.head.load_state_dict(teacher.network.frozen.head.state_dict())
         with _timed(seconds, "table"):
-            table = _shared_table(job.source, teacher.network.frozen, context)
+            table = made(_teacher_table(job, teacher.network, context), context)
     else:
         stage.teacher.load_state_dict(teacher.network.state_dict())
     plan = context.plan(
@@ -161,12 +161,15 @@ def build_stage(job: Job, context: Context) -> Stage:
             batchnorm=config.frozen.batchnorm,
         )
         return BalanceStage(BalancedNetwork(frozen, context.num_classes), head=job.head)
-    teacher = BalancedNetwork(None, context.num_classes)
+    backbone = context.backbone(job.folder)
     if config.distill.teacher == "online":
         balanced = trained_stage(job.source, context)
         assert isinstance(balanced, BalanceStage)
         teacher = balanced.network
-    backbone = context.backbone(job.folder)
+    else:
+        reads_features = config.frozen.store == "features"
+        head = context.head(backbone.width, f"{job.folder}/teacher") if reads_features else None
+        teacher = BalancedNetwork(None, context.num_classes, head=head)
     return DistillStage(
         backbone,
         context.head(backbone.width, f"{job.folder}/hard"),
@@ -176,11 +179,61 @@ def build_stage(job: Job, context: Context) -> Stage:
     )
 
 
-def _shared_table(folder: str, frozen: FrozenNetwork, context: Context) -> Table:
-    """Return the table that stages II and III share: K views of every sample."""
-    rows = EveryView(len(context.train), num_shared_views(context))
-    directory = context.output / folder / TABLE
-    return tabulated(directory, frozen, rows, stream="distill", context=context)
+def wanted_table(folder: str, context: Context) -> WantedTable:
+    """Return the table of a stage whose networks are trained, as the stage would make it.
+
+    Args:
+        folder: Of a `balance` job, or of stage III with a `topk` table.
+        context: The run.
+    """
+    job = next(job for job in jobs_of(context.config) if job.folder == folder)
+    if job.kind == "distill":
+        assert job.source is not None
+        teacher = trained_stage(job.source, context)
+        assert isinstance(teacher, BalanceStage)
+        return _teacher_table(job, teacher.network, context)
+    stage = context.on_device(build_stage(job, context))
+    assert isinstance(stage, BalanceStage)
+    assert stage.network.frozen is not None
+    if context.config.frozen.batchnorm == "recalibrated":
+        load_weights(context.output / folder / RECALIBRATED, stage.network.frozen)
+    return _balance_table(job, stage.network.frozen, context)
+
+
+def _balance_plan(job: Job, context: Context) -> tuple[Stream, Plan]:
+    stream: Stream = "distill" if job.shares_views else "balance"
+    num_views = num_shared_views(context) if job.shares_views else None
+    training = context.config.balance
+    return stream, context.plan(training, stream=stream, part=job.folder, num_views=num_views)
+
+
+def _balance_table(job: Job, frozen: FrozenNetwork, context: Context) -> WantedTable:
+    """Return the table that scales are learned from: of K views of every sample, or of the plan."""
+    stream, plan = _balance_plan(job, context)
+    rows: Rows
+    if job.shares_views and shares_table(context):
+        rows = shared_rows(context)
+    else:
+        rows = plan_rows(plan, context.config.balance)
+    directory = context.output / job.folder / TABLE
+    return WantedTable(directory, frozen_store(frozen, context), rows, stream)
+
+
+def _teacher_table(job: Job, teacher: BalancedNetwork, context: Context) -> WantedTable:
+    """Return the table that stage III reads: that of stage II, or one of the teacher's own."""
+    assert job.source is not None
+    assert teacher.frozen is not None
+    rows = shared_rows(context)
+    if shares_table(context):
+        directory = context.output / job.source / TABLE
+        return WantedTable(directory, frozen_store(teacher.frozen, context), rows, "distill")
+    directory = context.output / job.folder / TABLE
+    return WantedTable(directory, teacher_store(teacher, directory, context), rows, "distill")
+
+
+def made(table: WantedTable, context: Context) -> Table:
+    """Return the table, made or finished first where it is not there."""
+    return tabulated(table.directory, table.store, table.rows, stream=table.stream, context=context)
 
 
 @contextmanager
@@ -189,16 +242,6 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[part] = time.perf_counter() - started
-
-
-def _draws_used(plan: Plan, training: TrainingConfig) -> Draws:
-    """Return the draws of all full batches of all epochs."""
-    epochs = [plan.epoch(epoch) for epoch in range(training.epochs)]
-    used = len(plan.index) // training.batch_size * training.batch_size
-    return Draws(
-        np.concatenate([draws.samples[:used] for draws in epochs]),
-        np.concatenate([draws.views[:used] for draws in epochs]),
-    )
 
 
 def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:

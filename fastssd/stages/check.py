@@ -66,6 +66,11 @@ def _check_ffcv(context: Context) -> None:
                 f"data.decoder=ffcv draws its own unseeded crops, which can be neither tabulated "
                 f"nor repeated: set {key}={remedy}, or another decoder"
             )
+    if config.data.on_error == "replace":
+        raise ConfigError(
+            "data.on_error=replace: FFCV's Loader can't show another image in a damaged one's "
+            "place: set data.on_error=raise, or another decoder"
+        )
     context.ffcv_images(context.augmentation("features"))
 
 

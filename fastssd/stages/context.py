@@ -1,8 +1,8 @@
 """What the stages of a run share: config, data, processes, and how to make feeds from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from fastssd.augment.augmentation import Augmentation
 from fastssd.augment.recipes import build_recipe
 from fastssd.config import Config, TrainingConfig
+from fastssd.data.damage import Damage
 from fastssd.data.dataset import Dataset, Split
 from fastssd.data.decode.decoder import Decoder
 from fastssd.data.decode.decoders import FFCV
+from fastssd.data.device_images import FILTER, DeviceFetch, DeviceImages
 from fastssd.data.images import image_fetch
 from fastssd.data.loader import Fetch
 from fastssd.data.plans import ClassIndex, Plan
@@ -25,7 +27,7 @@ from fastssd.models.backbones import Backbone, build_backbone
 from fastssd.models.heads import build_head
 from fastssd.models.seeding import seeded
 from fastssd.stages.evaluate import count_correct
-from fastssd.stages.feeds import Feed, Source, Workers, table_fetch, together
+from fastssd.stages.feeds import Feed, Source, TableFetch, Workers, together
 from fastssd.stages.stage import Stage
 from fastssd.stages.table import Table
 
@@ -56,6 +58,10 @@ class Context:
         barrier: Waits for all processes.
         stop_if_asked: Leaves by an exception if a signal asked for it; called where nothing is
             lost by that.
+        interrupted: Whether a signal asked to stop, so that what is measured now is not wanted.
+        damage: Where damaged training images are noted, which others replace; None: they are
+            errors.
+        device_images: The pixels of splits that are kept on the device, by the split's name.
     """
 
     config: Config
@@ -68,6 +74,9 @@ class Context:
     reduce: Callable[[Tensor], Tensor]
     barrier: Callable[[], None]
     stop_if_asked: Callable[[], None]
+    interrupted: Callable[[], bool] = lambda: False
+    damage: Damage | None = None
+    device_images: Mapping[str, DeviceImages] = field(default_factory=dict)
 
     @cached_property
     def train(self) -> Split:
@@ -114,8 +123,29 @@ class Context:
         )
 
     def images(self, split: Split, augmentation: Augmentation) -> Fetch:
-        """Return what fetches a split's images for an augmentation."""
-        return image_fetch(split, self.decoder, augmentation, checksums=self.config.log.trace)
+        """Return what fetches a split's images for an augmentation, damaged ones replaced."""
+        return self._fetch(split, augmentation, self.damage)
+
+    def _fetch(self, split: Split, augmentation: Augmentation, damage: Damage | None) -> Fetch:
+        checksums = self.config.log.trace
+        if split.name in self.device_images:
+            kept = self.device_images[split.name]
+            return DeviceFetch(split, kept, augmentation, checksums=checksums)
+        return image_fetch(
+            split,
+            self.decoder,
+            augmentation,
+            checksums=checksums,
+            buffers=self.workers.buffers(),
+            damage=damage,
+        )
+
+    def filter(self, augmentation: Augmentation) -> str:
+        """Return what brings training images to the size of an augmentation."""
+        cut_only = all(crop.needs_stored_side for crop in augmentation.crops)
+        if self.train.name in self.device_images and not cut_only:
+            return FILTER
+        return self.decoder.filter
 
     def plan(
         self, training: TrainingConfig, *, stream: Stream, part: str, num_views: int | None = None
@@ -146,11 +176,11 @@ class Context:
     ) -> Feed:
         """Return a stage's batches: images, a table's logits, or both."""
         if augmentation is not None and self.config.data.decoder == FFCV:
-            source: Source = self.ffcv_images(augmentation).batches
+            source = Source(prepare=self.ffcv_images(augmentation).batches)
         else:
-            fetches = []
+            fetches: list[Fetch] = []
             if table is not None:
-                fetches.append(table_fetch(table, self.index))
+                fetches.append(TableFetch(table, self.index))
             if augmentation is not None:
                 fetches.append(self.images(self.train, augmentation))
             source = self.workers.source(fetches[0] if len(fetches) == 1 else together(*fetches))
@@ -187,10 +217,12 @@ class Context:
             stage,
             num_images=len(split),
             num_classes=self.num_classes,
-            fetch=image_fetch(split, self.decoder, augmentation),
+            # What is measured are the images of the split, and no others in their place.
+            fetch=self._fetch(split, augmentation, None),
             augmentation=augmentation,
             workers=self.workers,
             batch_size=self.config.evaluation.batch_size,
             autocast=self.autocast,
+            interrupted=self.interrupted,
             reduce=self.reduce,
         )

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fastssd.config import DistillConfig
 from fastssd.losses.classification import classification_loss
-from fastssd.losses.distillation import distillation_loss
+from fastssd.losses.distillation import distillation_loss, top_distillation_loss
 from fastssd.models.backbone import Backbone
 from fastssd.stages.batch import Batch, StageOutput
 from fastssd.stages.networks import BalancedNetwork
@@ -19,7 +19,7 @@ class DistillStage(Stage):
         backbone: Trained.
         hard: Trained head, under the labels.
         soft: Trained head, under the teacher.
-        teacher: Frozen; with a table only its scales are used.
+        teacher: Frozen; with a table only its scales, and its classifier for features, are used.
         config: Weights and temperature.
     """
 
@@ -44,12 +44,8 @@ class DistillStage(Stage):
     def forward(self, batch: Batch) -> StageOutput:
         feature = self.backbone(batch.query)
         hard_logits, soft_logits = self.hard(feature), self.soft(feature)
-        with torch.no_grad():
-            teacher_logits = self.teacher(batch.query, batch.frozen_logits)
         hard_loss = classification_loss(hard_logits, batch.labels)
-        soft_loss = distillation_loss(
-            soft_logits, teacher_logits, temperature=self.config.temperature
-        )
+        soft_loss = self._soft_loss(soft_logits, batch)
         return StageOutput(
             losses={
                 "classification": self.config.hard_weight * hard_loss,
@@ -60,6 +56,14 @@ class DistillStage(Stage):
                 "distillation": soft_logits.argmax(dim=1) == batch.labels,
             },
         )
+
+    def _soft_loss(self, soft_logits: Tensor, batch: Batch) -> Tensor:
+        temperature = self.config.temperature
+        if batch.soft_labels is not None:
+            return top_distillation_loss(soft_logits, batch.soft_labels, temperature=temperature)
+        with torch.no_grad():
+            teacher_logits = self.teacher(batch.query, batch.frozen_logits, batch.frozen_features)
+        return distillation_loss(soft_logits, teacher_logits, temperature=temperature)
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         feature = self.backbone(images)

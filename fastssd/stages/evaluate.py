@@ -43,6 +43,7 @@ def count_correct(
     workers: Workers,
     batch_size: int,
     autocast: Callable[[], AbstractContextManager[object]],
+    interrupted: Callable[[], bool],
     reduce: Callable[[Tensor], Tensor],
 ) -> dict[str, ClassCounter]:
     """Return correct and seen images per class, by head, summed over all processes.
@@ -56,6 +57,7 @@ def count_correct(
         workers: Rank and threads.
         batch_size: Images at a time over all processes.
         autocast: Enters the run's precision.
+        interrupted: Whether the counts are no longer wanted, so that the rest may be left out.
         reduce: Sums a tensor over processes.
     """
     stage.eval()
@@ -70,6 +72,8 @@ def count_correct(
             logits_by_head = stage.predict(batch.query)
         for head, logits in logits_by_head.items():
             counters[head].add(logits, batch.labels)
+        if interrupted():
+            break
     for counter in counters.values():
         counter.correct, counter.total = reduce(counter.correct), reduce(counter.total)
     return counters

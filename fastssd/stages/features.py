@@ -12,6 +12,7 @@ from fastssd.models.momentum import KeyQueue, MomentumEncoder
 from fastssd.models.seeding import seeded
 from fastssd.stages import ranks
 from fastssd.stages.batch import Batch, StageOutput
+from fastssd.stages.joining import joined
 from fastssd.stages.stage import Stage
 
 
@@ -66,9 +67,8 @@ class RotationStage(FeatureStage):
         if views is None or views.rotated is None or views.turns is None:
             raise ValueError("the rotation task needs an augmentation with rotate=True")
         if self.joint:
-            feature, rotated_feature = self.backbone(torch.cat([views.query, views.rotated])).chunk(
-                2
-            )
+            both = self.backbone(joined(views.query, views.rotated))
+            feature, rotated_feature = both.chunk(2)
         else:
             feature, rotated_feature = self.backbone(views.query), self.backbone(views.rotated)
         output = self.classified(feature, batch.labels)

@@ -1,6 +1,7 @@
 """From a plan to a stage's batches on the device: this rank's share, prefetched, augmented."""
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -8,18 +9,46 @@ from torch import Tensor
 
 from fastssd.augment.augmentation import Augmentation
 from fastssd.config import TrainingConfig
+from fastssd.data.buffers import Buffers
 from fastssd.data.draws import Draws
 from fastssd.data.images import CHECKSUMS, LABELS, PARAMETER, PIXELS
-from fastssd.data.loader import Fetch, HostBatch, prefetched, to_device
+from fastssd.data.loader import (
+    TIMEOUT,
+    Completes,
+    Fetch,
+    HostBatch,
+    ReadsAhead,
+    Threaded,
+    prefetched,
+)
 from fastssd.data.plans import ClassIndex, Plan
 from fastssd.data.sharding import micro_batches, steps_per_epoch
+from fastssd.data.transfer import Transfer
+from fastssd.losses.distillation import TopLogits
 from fastssd.stages.batch import Batch
-from fastssd.stages.table import Table
+from fastssd.stages.table import COLUMN, Table
+from fastssd.stages.table_files import FEATURES, IDS, LOGITS, REST
 
-FROZEN_LOGITS = "frozen_logits"
+_AT_ONCE = 2
+"""Batches in the making at a time where a decoder has threads of its own."""
 
-Source = Callable[[Iterator[Draws]], Iterator[tuple[Draws, HostBatch]]]
-"""Makes batches of draws in the host's memory, ahead and in order."""
+
+def unchanged(batch: HostBatch) -> HostBatch:
+    """Return the batch."""
+    return batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the batches of draws come from.
+
+    Attributes:
+        prepare: Makes them in the host's memory, ahead and in order.
+        complete: Adds on the device what is only there.
+    """
+
+    prepare: Callable[[Iterator[Draws]], Generator[tuple[Draws, HostBatch], None, None]]
+    complete: Callable[[HostBatch], HostBatch] = unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +58,11 @@ class Workers:
     Attributes:
         rank: This process.
         num_processes: Ranks.
-        threads: Batches in the making at a time.
+        threads: Threads that decode.
         prefetch: Finished batches waiting.
         device: Where batches are wanted.
+        read_ahead: Batches beyond those, whose bytes the system is asked to read.
+        timeout: Seconds after which a batch that does not come is an error.
     """
 
     rank: int
@@ -39,26 +70,59 @@ class Workers:
     threads: int
     prefetch: int
     device: torch.device
+    read_ahead: int = 0
+    timeout: float = TIMEOUT
 
     @property
     def pin_memory(self) -> bool:
         """Whether batches are page-locked, to be copied to the device without waiting."""
         return self.device.type == "cuda"
 
+    def buffers(self) -> Buffers:
+        """Return memory for the batches of one fetch: as many as are in flight at a time."""
+        return Buffers(keep=self.threads + self.prefetch + 2, pin_memory=self.pin_memory)
+
+    def num_at_once(self, fetch: Fetch) -> int:
+        """Return the batches in the making at a time.
+
+        One for each thread, if each is made by one; otherwise two, so that the threads of the
+        decoder are at work while a batch's boxes are drawn, and no more, as each takes memory.
+        """
+        if isinstance(fetch, Threaded) and fetch.threads > 1:
+            return min(self.threads, _AT_ONCE)
+        return self.threads
+
     def source(self, fetch: Fetch) -> Source:
         """Return what prepares batches by a function that fetches one, in threads."""
-        return lambda draws: prefetched(
-            draws,
-            fetch,
-            threads=self.threads,
-            prefetch=self.prefetch,
-            pin_memory=self.pin_memory,
+        return Source(
+            prepare=lambda draws: prefetched(
+                draws,
+                fetch,
+                threads=self.num_at_once(fetch),
+                prefetch=self.prefetch,
+                pin_memory=self.pin_memory,
+                read_ahead=self.read_ahead,
+                timeout=self.timeout,
+            ),
+            complete=fetch.complete if isinstance(fetch, Completes) else unchanged,
         )
 
-    def batches(self, draws: Iterator[Draws], source: Source) -> Iterator[tuple[Draws, HostBatch]]:
+    def batches(
+        self, draws: Iterator[Draws], source: Source
+    ) -> Generator[tuple[Draws, HostBatch], None, None]:
         """Yield each batch of draws with what the source made of it, on the device."""
-        for batch_draws, batch in source(draws):
-            yield batch_draws, to_device(batch, self.device)
+        transfer = Transfer(self.device)
+
+        def moved(pair: tuple[Draws, HostBatch]) -> tuple[Draws, HostBatch]:
+            batch_draws, batch = pair
+            return batch_draws, source.complete(transfer(batch))
+
+        with closing(source.prepare(draws)) as prepared:
+            try:
+                # A loop's variables would keep a batch alive while the next one is awaited.
+                yield from map(moved, prepared)
+            finally:
+                transfer.finish()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +158,12 @@ class Feed:
             last_step: The first that is no longer wanted.
         """
         steps = range(first_step, last_step)
-        for draws, batch in self.workers.batches(self._shares(steps), self.source):
-            yield finished(draws, batch, self.augmentation)
+
+        def made(pair: tuple[Draws, HostBatch]) -> Batch:
+            return finished(*pair, self.augmentation)
+
+        with closing(self.workers.batches(self._shares(steps), self.source)) as fetched:
+            yield from map(made, fetched)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield this rank's micro-batches of one epoch."""
@@ -124,11 +192,17 @@ def finished(draws: Draws, batch: HostBatch, augmentation: Augmentation | None) 
     views = None
     if augmentation is not None:
         views = augmentation.apply(batch[PIXELS], parameters_of(batch))
+    frozen_logits, soft_labels = batch.get(COLUMN + LOGITS), None
+    if frozen_logits is not None and COLUMN + IDS in batch:
+        soft_labels = TopLogits(batch[COLUMN + IDS], frozen_logits, batch[COLUMN + REST][:, 0])
+        frozen_logits = None
     return Batch(
         draws=draws,
         labels=batch[LABELS],
         views=views,
-        frozen_logits=batch.get(FROZEN_LOGITS),
+        frozen_logits=frozen_logits,
+        frozen_features=batch.get(COLUMN + FEATURES),
+        soft_labels=soft_labels,
         checksums=batch.get(CHECKSUMS),
     )
 
@@ -142,18 +216,53 @@ def parameters_of(batch: HostBatch) -> dict[str, Tensor]:
     }
 
 
-def table_fetch(table: Table, index: ClassIndex) -> Fetch:
-    """Return a function from draws to the frozen network's logits and the labels."""
+@dataclass(frozen=True)
+class TableFetch:
+    """A fetch of draws' rows of a table, and of the labels."""
 
-    def fetch(draws: Draws) -> HostBatch:
-        return {
-            FROZEN_LOGITS: torch.from_numpy(table.read(draws)),
-            LABELS: torch.from_numpy(index.labels[draws.samples]),
-        }
+    table: Table
+    index: ClassIndex
 
-    return fetch
+    def __call__(self, draws: Draws) -> HostBatch:
+        labels = torch.from_numpy(self.index.labels[draws.samples])
+        return {**self.table.read(draws), LABELS: labels}
+
+    def announce(self, draws: Draws) -> None:
+        """Have the system read these draws' rows."""
+        self.table.announce(draws)
 
 
-def together(first: Callable[[Draws], HostBatch], second: Callable[[Draws], HostBatch]) -> Fetch:
-    """Return a function that fetches what both fetch."""
-    return lambda draws: first(draws) | second(draws)
+@dataclass(frozen=True)
+class Together:
+    """A fetch of what several fetch."""
+
+    fetches: tuple[Fetch, ...]
+
+    def __call__(self, draws: Draws) -> HostBatch:
+        batch: HostBatch = {}
+        for fetch in self.fetches:
+            batch |= fetch(draws)
+        return batch
+
+    @property
+    def threads(self) -> int:
+        """Threads that work on one batch."""
+        return max(fetch.threads if isinstance(fetch, Threaded) else 1 for fetch in self.fetches)
+
+    def announce(self, draws: Draws) -> None:
+        """Have the system read what these draws need."""
+        for fetch in self.fetches:
+            if isinstance(fetch, ReadsAhead):
+                fetch.announce(draws)
+
+    def complete(self, batch: HostBatch) -> HostBatch:
+        """Add on the device what is only there."""
+        for fetch in self.fetches:
+            if isinstance(fetch, Completes):
+                batch = fetch.complete(batch)
+        return batch
+
+
+def together(*fetches: Fetch) -> Fetch:
+    """Return a function that fetches what all fetch."""
+    return Together(fetches)

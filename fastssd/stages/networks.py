@@ -39,25 +39,60 @@ class FrozenNetwork(nn.Module):
         logits: Tensor = self.head(self.backbone(images))
         return logits.float()
 
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Return (B, D) float32 features."""
+        features: Tensor = self.backbone(images)
+        return features.float()
+
 
 class BalancedNetwork(nn.Module):
     """A frozen network whose classifier's per-class scales are learned (LWS).
 
     Args:
-        frozen: None where its logits always come from a table.
+        frozen: None where what it says always comes from a table.
         num_classes: C.
+        head: The frozen classifier, where a table holds features and `frozen` is None.
     """
 
-    def __init__(self, frozen: FrozenNetwork | None, num_classes: int) -> None:
+    def __init__(
+        self, frozen: FrozenNetwork | None, num_classes: int, *, head: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.frozen = frozen
+        self.head = head
         self.scale = ClassScale(num_classes)
 
-    def forward(self, images: Tensor | None, frozen_logits: Tensor | None) -> Tensor:
-        """Return (B, C) logits, from the frozen network's where they are given."""
+    def forward(
+        self,
+        images: Tensor | None,
+        frozen_logits: Tensor | None,
+        frozen_features: Tensor | None = None,
+    ) -> Tensor:
+        """Return (B, C) logits, float32 or better.
+
+        Args:
+            images: The frozen network is asked about them where no table says what it said.
+            frozen_logits: (B, C) of any floating-point type, from a table.
+            frozen_features: (B, D) of any floating-point type, from a table.
+
+        Raises:
+            ValueError: If the part of the frozen network that is needed is not here.
+        """
         if frozen_logits is None:
-            if self.frozen is None:
+            if frozen_features is not None:
+                frozen_logits = self._classified(frozen_features)
+            elif self.frozen is not None:
+                frozen_logits = self.frozen(images)
+            else:
                 raise ValueError("without its frozen network this one needs a table's logits")
-            frozen_logits = self.frozen(images)
-        scaled: Tensor = self.scale(frozen_logits)
+        scaled: Tensor = self.scale(frozen_logits.float())
         return scaled
+
+    @torch.no_grad()
+    def _classified(self, features: Tensor) -> Tensor:
+        head = self.head if self.frozen is None else self.frozen.head
+        if head is None:
+            raise ValueError("a table's features need the frozen classifier")
+        logits: Tensor = head(features.float())
+        return logits

@@ -1,53 +1,104 @@
-"""Making a table: one pass of a frozen network over draws, written by all processes at once."""
+"""Making a table: one pass of a frozen network over draws, written by all processes at once.
+
+The rows are cut into blocks. A block counts once it is on the disk and in its process's journal,
+so a killed pass goes on at the first block that is missing, with any number of processes.
+"""
 
 import dataclasses
 import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from fastssd.augment.augmentation import Augmentation
 from fastssd.data.dataset import META_FILE
+from fastssd.data.draws import Draws
 from fastssd.data.sharding import contiguous_share
-from fastssd.stages import table as tables
+from fastssd.errors import ConfigError, DataError
+from fastssd.stages.asking import answers, batch_share
 from fastssd.stages.context import Context, Stream
-from fastssd.stages.evaluate import in_order
-from fastssd.stages.feeds import finished
-from fastssd.stages.networks import FrozenNetwork
-from fastssd.stages.table import Rows, Table
+from fastssd.stages.stores import Store
+from fastssd.stages.table import Table, table_files
+from fastssd.stages.table_audit import audit, library_versions
+from fastssd.stages.table_files import TableFiles
+from fastssd.stages.table_journal import (
+    Finished,
+    Journal,
+    read_journals,
+    remove_journals,
+    replace_journals,
+)
+from fastssd.stages.table_manifest import (
+    MANIFEST,
+    UNFINISHED,
+    Manifest,
+    check_manifest,
+    found_manifest,
+    version_changes,
+    write_manifest,
+)
+from fastssd.stages.table_rows import Rows
+
+_BLOCK_BYTES = 1 << 23
+_BLOCK_BATCHES = 16
+"""A block is of about so many bytes, but of no more batches: what a kill costs at most."""
+_AUDITED_ROWS = 64
 
 
 def tabulated(
-    directory: Path, frozen: FrozenNetwork, rows: Rows, *, stream: Stream, context: Context
+    directory: Path, store: Store, rows: Rows, *, stream: Stream, context: Context
 ) -> Table:
-    """Return the table of a frozen network's logits, made first if it is not there.
+    """Return the table of a frozen network's answers; what is missing or damaged of it is made.
+
+    All processes call it. Blocks that are on the disk are kept if their checksums are right.
 
     Args:
         directory: The table's.
-        frozen: On its device.
+        store: The network and what is kept of its answers.
         rows: The draws to tabulate.
         stream: Of their views.
         context: The run.
 
     Raises:
-        DataError: If there is a finished table of something else.
+        DataError: If there is a table of something else, finished or not, or one that other
+            library versions made and that these contradict.
+        ConfigError: If an answer does not fit the table's type.
     """
-    wanted = _manifest(frozen, rows, stream=stream, context=context)
-    if (directory / tables.MANIFEST).exists():
-        tables.check_manifest(directory, wanted)
-        return Table(directory, rows)
-    if context.is_main:
-        tables.create(directory, rows, num_classes=context.num_classes, dtype=wanted["dtype"])
-    context.barrier()
-    _fill(directory, frozen, rows, augmentation=context.augmentation(stream), context=context)
-    context.barrier()
-    if context.is_main:
-        tables.finish(directory, wanted)
-    context.barrier()
-    return Table(directory, rows)
+    wanted = wanted_manifest(store, rows, stream=stream, context=context)
+    found, is_finished = found_manifest(directory)
+    if found is not None:
+        check_manifest(directory, found, wanted)
+    manifest = {"block_rows": _block_rows(store, context), **wanted}
+    if found is not None:
+        manifest = {**manifest, "block_rows": found["block_rows"], "versions": found["versions"]}
+    files = table_files(directory, manifest)
+    good = _good_blocks(files, found, is_finished, context)
+    if not (is_finished and len(good) == files.num_blocks):
+        if context.is_main:
+            _begin(files, manifest, good)
+        context.barrier()
+        missing = [block for block in range(files.num_blocks) if block not in good]
+        _fill(files, store, rows, missing, stream=stream, context=context)
+        context.barrier()
+        if context.is_main:
+            _finish(files, manifest)
+        context.barrier()
+    table = Table(directory, rows)
+    if changes := version_changes(manifest, wanted):
+        difference = audit(table, store, _AUDITED_ROWS, stream=stream, context=context)
+        if context.is_main:
+            warnings.warn(
+                f"{directory} was made with {', '.join(changes)}: the network was asked again "
+                f"about {_AUDITED_ROWS} rows; {difference}",
+                stacklevel=2,
+            )
+        difference.check(directory)
+    return table
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -59,57 +110,154 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-@torch.no_grad()
+def in_order(rows: Rows, blocks: Sequence[range], batch_size: int) -> Iterator[Draws]:
+    """Yield the draws of blocks of rows in batches, none of which reaches into the next block.
+
+    So what a block holds depends neither on where a pass began nor on who made the others.
+    """
+    for block in blocks:
+        for start in range(block.start, block.stop, batch_size):
+            yield rows.draws(np.arange(start, min(start + batch_size, block.stop), dtype=np.int64))
+
+
+def _good_blocks(
+    files: TableFiles, found: Manifest | None, is_finished: bool, context: Context
+) -> Finished:
+    """Return the blocks that are on the disk as they should be; each process checks its share."""
+    noted: Finished = {}
+    if found is not None and not (problem := files.problem()):
+        if is_finished:
+            names = [column.name for column in files.columns]
+            sums = zip(*(found["checksums"][name] for name in names), strict=True)
+            noted = {b: dict(zip(names, of, strict=True)) for b, of in enumerate(sums)}
+        else:
+            noted = read_journals(files.directory, files.num_blocks)
+    elif found is not None and context.is_main:
+        warnings.warn(f"{problem}: the table is made again", stacklevel=3)
+    workers = context.workers
+    share = contiguous_share(len(noted), rank=workers.rank, num_processes=workers.num_processes)
+    mine = sorted(noted)[share]
+    is_good = torch.zeros(files.num_blocks, dtype=torch.int64, device=workers.device)
+    with ThreadPoolExecutor(workers.threads, thread_name_prefix="fastssd-table") as pool:
+        for block, damage in zip(
+            mine, pool.map(lambda block: files.damaged(block, noted[block]), mine), strict=True
+        ):
+            is_good[block] = not damage
+            if damage:
+                warnings.warn(f"{damage} is damaged: it is made again", stacklevel=3)
+    # Also the point up to which nobody writes: all have seen the same files.
+    return {block: noted[block] for block in context.reduce(is_good).nonzero()[:, 0].tolist()}
+
+
+def _begin(files: TableFiles, manifest: Manifest, good: Finished) -> None:
+    """Leave the directory as of an unfinished table of the blocks that are good."""
+    if not good:
+        for name in (UNFINISHED, MANIFEST):  # first: a kill from here on finds nothing to keep
+            (files.directory / name).unlink(missing_ok=True)
+        files.create()
+    replace_journals(files.directory, good)
+    write_manifest(files.directory / UNFINISHED, manifest)
+    (files.directory / MANIFEST).unlink(missing_ok=True)
+
+
 def _fill(
-    directory: Path,
-    frozen: FrozenNetwork,
+    files: TableFiles,
+    store: Store,
     rows: Rows,
+    missing: list[int],
     *,
-    augmentation: Augmentation,
+    stream: Stream,
     context: Context,
 ) -> None:
-    """Write this process's share of the rows."""
-    logits_file = tables.open_for_writing(directory)
-    frozen.eval()
+    """Make and write this process's share of the missing blocks."""
     workers = context.workers
-    mine = contiguous_share(len(rows.draws), rank=workers.rank, num_processes=workers.num_processes)
-    fetch = context.images(context.train, augmentation)
-    batches = in_order(rows.draws, context.config.evaluation.batch_size, workers)
-    row = mine.start
-    for draws, host_batch in workers.batches(batches, workers.source(fetch)):
-        with context.autocast():
-            logits = frozen(finished(draws, host_batch, augmentation).query)
-        # The one wait of this pass; the next batches are decoded meanwhile.
-        logits_file[row : row + len(draws)] = logits.cpu().numpy()
-        row += len(draws)
-        # A table is made whole or anew: a process that was told to leave need not finish it.
-        context.stop_if_asked()
-    logits_file.flush()
+    share = contiguous_share(len(missing), rank=workers.rank, num_processes=workers.num_processes)
+    mine = iter(missing[share])
+    batches = in_order(rows, [files.rows(block) for block in missing[share]], batch_share(context))
+    parts: list[dict[str, np.ndarray]] = []
+    num_rows = 0
+    with Journal(files.directory, workers.rank) as journal:
+        for draws, answer in answers(
+            store.network, store.rows, batches, stream=stream, context=context
+        ):
+            if not num_rows:
+                block = next(mine)
+            # The one wait of this pass; the next batches are decoded meanwhile.
+            parts.append({name: values.cpu().numpy() for name, values in answer.items()})
+            num_rows += len(draws)
+            if num_rows == len(files.rows(block)):
+                arrays = {name: np.concatenate([part[name] for part in parts]) for name in answer}
+                _check_finite(files, block, arrays)
+                journal.note(block, files.write(block, arrays))
+                parts, num_rows = [], 0
+            # Blocks are kept: a process that was told to leave need not finish its block.
+            context.stop_if_asked()
 
 
-def _manifest(
-    frozen: FrozenNetwork, rows: Rows, *, stream: Stream, context: Context
-) -> dict[str, Any]:
-    """Return everything that the logits depend on."""
+def _check_finite(files: TableFiles, block: int, arrays: dict[str, np.ndarray]) -> None:
+    for name, values in arrays.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            row = files.rows(block).start + int(np.isfinite(values).all(axis=1).argmin())
+            raise ConfigError(
+                f"{files.directory}: row {row} of {name} is not finite in {values.dtype}: set "
+                "frozen.dtype=float32; if it is that already, the frozen network has diverged"
+            )
+
+
+def _finish(files: TableFiles, manifest: Manifest) -> None:
+    """Write the manifest, which makes the table a finished one."""
+    finished = read_journals(files.directory, files.num_blocks)
+    for block in range(files.num_blocks):
+        if block not in finished:
+            rows = files.rows(block)
+            raise DataError(
+                f"{files.directory}: no process has written rows {rows.start} to {rows.stop - 1} "
+                "here: all hosts of a run must share its output directory"
+            )
+    checksums = {
+        column.name: [finished[block][column.name] for block in range(files.num_blocks)]
+        for column in files.columns
+    }
+    write_manifest(files.directory / MANIFEST, {**manifest, "checksums": checksums})
+    (files.directory / UNFINISHED).unlink(missing_ok=True)
+    remove_journals(files.directory)
+
+
+def _block_rows(store: Store, context: Context) -> int:
+    """Return the rows of a block of a new table: whole batches of all processes."""
+    batch_size = context.config.evaluation.batch_size
+    row_bytes = sum(column.row_bytes for column in store.columns)
+    num_batches = _BLOCK_BYTES // (row_bytes * batch_size)
+    return batch_size * min(max(num_batches, 1), _BLOCK_BATCHES)
+
+
+def wanted_manifest(store: Store, rows: Rows, *, stream: Stream, context: Context) -> Manifest:
+    """Return everything that the rows depend on."""
     config = context.config
     meta = (context.dataset.path / META_FILE).read_bytes()
-    draws = np.stack([rows.draws.samples, rows.draws.views])
-    return {
-        "rows": len(rows.draws),
+    wanted = {
+        **store.describe(),
+        "num_rows": len(rows),
+        "rows": rows.describe(),
         "classes": context.num_classes,
-        "dtype": config.frozen.dtype,
-        "draws": hashlib.sha256(draws.tobytes()).hexdigest(),
         "seed": config.seed,
         "stream": stream,
         "augmentation": dataclasses.asdict(config.augment),
         "decoder": context.decoder.name,
-        "filter": context.decoder.filter,
-        "dataset": {"name": context.dataset.name, "meta": hashlib.sha256(meta).hexdigest()},
+        "filter": context.filter(context.augmentation(stream)),
+        "dataset": {
+            "name": context.dataset.name,
+            "split": config.data.train,
+            "meta": hashlib.sha256(meta).hexdigest(),
+            "train_counts": context.train.counts.tolist(),
+        },
         "network": {
             "backbone": config.model.backbone,
-            "weights": fingerprint(frozen),
+            "weights": fingerprint(store.identity),
             "batchnorm": config.frozen.batchnorm,
             "precision": config.precision,
         },
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "versions": library_versions(context.decoder.name),
     }
+    as_read_back: Manifest = json.loads(json.dumps(wanted))
+    return as_read_back

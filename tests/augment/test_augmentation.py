@@ -1,5 +1,6 @@
 """The whole augmentation: same draw, same view; torchvision's pixels; refusals."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
+from fastssd.augment import executors
 from fastssd.augment.augmentation import Augmentation, AugmentedViews
 from fastssd.augment.recipes import build_recipe
 from fastssd.errors import ConfigError
+from fastssd.native import library
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
+
+
+@pytest.fixture(params=["native", "torch"])
+def executor(request, monkeypatch):
+    """Run a test on the native kernels, and again on PyTorch's own operations."""
+    if request.param == "torch":
+        monkeypatch.setitem(executors.EXECUTORS, "cpu", [])
+    elif library.library() is None:
+        pytest.skip(library.problem())
 
 
 def augmentation(query, size, *, key=None, rotate=False, seed=0, stream="features"):
@@ -83,6 +95,7 @@ def torchvision_view(pixels, parameters, prefix, row, kernel_size):
     return tv.normalize(image, MEAN, STD)
 
 
+@pytest.mark.usefixtures("executor")
 @pytest.mark.parametrize(
     ("query", "key", "size", "num"),
     [
@@ -110,6 +123,7 @@ def test_views_are_those_of_torchvision_with_the_same_parameters(query, key, siz
             torch.testing.assert_close(images[row], expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.usefixtures("executor")
 def test_views_are_float_channels_last_and_the_pixels_are_left_alone():
     augment = augmentation("imagenet", 32, key="moco_v2", rotate=True)
     batch = batch_of(augment, 6)
@@ -126,6 +140,7 @@ def test_views_are_float_channels_last_and_the_pixels_are_left_alone():
     assert torch.equal(batch.pixels, before)
 
 
+@pytest.mark.usefixtures("executor")
 def test_the_rotated_image_is_the_query_turned_by_its_own_turns():
     augment = augmentation("cifar", 32, rotate=True)
     batch = batch_of(augment, 32)
@@ -140,6 +155,7 @@ def test_the_rotated_image_is_the_query_turned_by_its_own_turns():
         assert torch.equal(rotated, torch.rot90(query, turns, (1, 2)))
 
 
+@pytest.mark.usefixtures("executor")
 def test_rotation_changes_neither_the_query_nor_its_boxes():
     plain, rotating = augmentation("cifar", 32), augmentation("cifar", 32, rotate=True)
     batch = batch_of(plain, 16)
@@ -152,6 +168,7 @@ def test_rotation_changes_neither_the_query_nor_its_boxes():
     )
 
 
+@pytest.mark.usefixtures("executor")
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(2, 9), slice(20, 60), [31, 3, 17]])
 def test_a_crop_and_flip_are_the_same_bits_in_any_batch(rows):
     augment = augmentation("cifar", 32, rotate=True)
@@ -163,6 +180,7 @@ def test_a_crop_and_flip_are_the_same_bits_in_any_batch(rows):
         assert torch.equal(images, present(together)[name][rows])
 
 
+@pytest.mark.usefixtures("executor")
 @pytest.mark.parametrize("size", [32, 96])
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(5, 18), [31, 3, 17]])
 def test_colours_and_blur_are_the_same_in_any_batch(rows, size):
@@ -216,6 +234,29 @@ def test_a_run_resumed_at_an_epoch_sees_what_it_would_have_seen():
         np.testing.assert_array_equal(values, expected_parameters[name])
 
 
+@pytest.mark.parametrize(
+    ("query", "key", "size", "known"),
+    [
+        ("cifar", None, 32, "3c02bf8999acb768"),
+        ("imagenet", "moco_v2", 224, "d3e7642153db01a0"),
+        ("imagenet_plain", None, 64, "ab9a633fe9e22a1d"),
+    ],
+)
+def test_a_draw_has_the_boxes_and_parameters_that_it_had_in_the_first_version(
+    query, key, size, known
+):
+    augment = augmentation(query, size, key=key, rotate=True, seed=7)
+    rng = np.random.default_rng(3)
+    samples, views = rng.integers(0, 2**32, 500), rng.integers(0, 2**40, 500)
+    sizes = rng.integers(1, 900, (500, 2)) if query != "cifar" else np.full((500, 2), size)
+
+    digest = hashlib.sha256(augment.boxes(samples, views, sizes).tobytes())
+    for name, values in sorted(augment.parameters(samples, views).items()):
+        digest.update(f"{name} {values.dtype}".encode() + values.tobytes())
+
+    assert digest.hexdigest()[:16] == known
+
+
 def test_query_and_key_boxes_are_uncorrelated():
     num_draws = 10_000
     augment = augmentation("imagenet_plain", 32, key="imagenet_plain")
@@ -260,6 +301,7 @@ def test_a_test_view_needs_no_parameters():
     assert boxes.tolist() == [[[0, 0, 16, 16]], [[0, 0, 20, 30]], [[0, 0, 9, 7]]]
 
 
+@pytest.mark.usefixtures("executor")
 def test_autocast_around_the_augmentation_does_not_coarsen_it():
     augment = augmentation("moco_v2", 32)
     batch = batch_of(augment, 16)
@@ -271,6 +313,7 @@ def test_autocast_around_the_augmentation_does_not_coarsen_it():
     assert torch.equal(found, expected)
 
 
+@pytest.mark.usefixtures("executor")
 def test_an_empty_batch_is_an_empty_batch():
     augment = augmentation("imagenet", 32, key="moco_v2", rotate=True)
     batch = batch_of(augment, 0)

@@ -1,14 +1,19 @@
+import dataclasses
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fastssd.data.convert import convert
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
+from fastssd.data.jpeg_rewrite import transcode
 from fastssd.data.sources.sources import open_source
-from fastssd.errors import ConfigError, DataError
+from fastssd.errors import ConfigError, DataError, FastssdError
 
 FORMATS = ["memory", "ffcv"]
 
@@ -40,8 +45,8 @@ def test_every_image_of_the_tree_is_in_the_dataset(tmp_path, tree, format):
         assert [split.describe(i) for i in rows] == source.splits[name].names
 
 
-def test_jpeg_files_are_byte_by_byte_in_the_ffcv_format_and_others_are_pixels(tmp_path, tree):
-    convert(open_source(str(tree)), tmp_path / "out", format="ffcv")
+def test_kept_jpeg_files_are_byte_by_byte_in_the_ffcv_format_and_others_pixels(tmp_path, tree):
+    convert(open_source(str(tree)), tmp_path / "out", format="ffcv", jpeg="keep")
 
     split = open_dataset(tmp_path / "out").split("train")
     for sample in range(len(split)):
@@ -123,12 +128,102 @@ def test_progress_counts_to_the_end_of_every_split(tmp_path, tree):
     ]
 
 
+@pytest.mark.parametrize("format", ["ffcv", "webdataset"])
+@pytest.mark.parametrize("how", [{}, {"jpeg": "restart"}, {"jpeg": "restart", "verify": True}])
+def test_jpeg_files_are_rewritten_with_restart_markers_by_default(tmp_path, tree, format, how):
+    meta = convert(open_source(str(tree)), tmp_path / "out", format=format, **how)
+
+    split = open_dataset(tmp_path / "out").split("train")
+    assert meta["conversion"]["jpeg"] == "restart"
+    for sample in range(len(split)):
+        name, stored = split.describe(sample), split.storage.read(sample)
+        if "/2." in name:  # the PNG
+            assert stored.mode == "raw"
+            continue
+        content = stored.data.tobytes()
+        assert b"\xff\xdd\x00\x04" in content
+        with Image.open(io.BytesIO(content)) as new, Image.open(tree / name) as old:
+            assert np.array_equal(np.asarray(new), np.asarray(old))
+
+
+def test_a_converted_dataset_converts_to_the_same_bytes_again(tmp_path, tree):
+    convert(open_source(str(tree)), tmp_path / "a", format="ffcv")
+    first = str(tmp_path / "a/train.beton")
+
+    convert(open_source(first), tmp_path / "b", format="ffcv")
+
+    assert (tmp_path / "b/train.beton").read_bytes() == (tmp_path / "a/train.beton").read_bytes()
+
+
+@pytest.mark.parametrize("format", ["ffcv", "webdataset"])
+def test_every_image_may_be_stored_as_pixels(tmp_path, tree, format):
+    convert(open_source(str(tree)), tmp_path / "out", format=format, jpeg="raw")
+    convert(open_source(str(tree)), tmp_path / "memory")
+
+    raw, memory = (open_dataset(tmp_path / name).split("train") for name in ("out", "memory"))
+    for sample in range(len(raw)):
+        stored = raw.storage.read(sample)
+        assert stored.mode == "raw"
+        assert np.array_equal(stored.data, memory.storage.read(sample).data)
+
+
+def test_without_the_kernels_jpeg_files_are_kept_and_it_is_said(tmp_path, tree, monkeypatch):
+    for module in ("convert", "encode"):
+        monkeypatch.setattr(f"fastssd.data.{module}.missing", lambda: "they were not built")
+    said = []
+    source = open_source(str(tree))
+
+    meta = convert(source, tmp_path / "out", format="ffcv", say=said.append)
+
+    assert meta["conversion"]["jpeg"] == "keep"
+    assert len(said) == 1
+    assert re.search("kept as they are.*they were not built; install a C compiler", said[0])
+    with pytest.raises(ConfigError, match=r"--jpeg restart: they were not built; install"):
+        convert(source, tmp_path / "b", format="ffcv", jpeg="restart")
+    convert(source, tmp_path / "c", say=said.append)
+    assert len(said) == 1  # pixels need no kernel
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"jpeg": "restart"}, "--jpeg restart: the memory format holds pixels.*ffcv or webdataset"),
+        ({"jpeg": "keep"}, "--jpeg keep: the memory format holds pixels"),
+        ({"quality": 80}, "--quality is of images that are made smaller"),
+        ({"jpeg": "png"}, "--jpeg png: choose one of restart, keep, raw"),
+    ],
+)
+def test_contradictions_about_jpeg_files_are_told(tmp_path, tree, options, message):
+    with pytest.raises(ConfigError, match=message):
+        convert(open_source(str(tree)), tmp_path / "out", **options)
+
+
+def test_a_rewriter_that_changes_pixels_stops_the_conversion_even_where_damage_is_skipped(
+    tmp_path, tree, monkeypatch
+):
+    def wrong(files, *, rewrite):
+        made = transcode(files, rewrite=rewrite)
+        return [dataclasses.replace(one, content=made[0].content) for one in made]
+
+    monkeypatch.setattr("fastssd.data.encode.transcode", wrong)
+    with pytest.raises(FastssdError, match=r"train/.*JPEG: .*other pixels.*--jpeg keep") as error:
+        convert(
+            open_source(str(tree)),
+            tmp_path / "out",
+            format="ffcv",
+            verify=True,
+            on_error="skip",
+        )
+    assert error.value.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_damaged_image_stops_the_conversion_and_nothing_is_left(tmp_path, tree, format):
     file = tree / "train/bee/3.JPEG"
     file.write_bytes(file.read_bytes()[:-40])
 
-    with pytest.raises(DataError, match=r"train/bee/3\.JPEG .*truncated.*--on-error skip"):
+    with pytest.raises(DataError, match=r"train/bee/3\.JPEG .*Premature end.*--on-error skip"):
         convert(open_source(str(tree)), tmp_path / "out", format=format)
 
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

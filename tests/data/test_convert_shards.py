@@ -162,6 +162,7 @@ def add_image(tree):
         ({"seed": 1}, None, "another conversion setting seed: 0 and 1"),
         ({"format": "ffcv"}, None, "another format: 'memory' and 'ffcv'"),
         ({"short_side": 9}, None, "another conversion setting short_side: None and 9"),
+        ({"max_side": 9}, None, "another conversion setting max_side: None and 9"),
         ({"name": "bugs"}, None, "another name: 'source' and 'bugs'"),
         ({}, change_label, "another source"),
         ({}, add_image, "another source"),

@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastssd.data.encode import encode
+from fastssd.data.decode.shrink import Limit
+from fastssd.data.decode.torchvision_decoder import decode_pixels
+from fastssd.data.encode import VERIFY_EVERY, Encoding, UnequalPixelsError, encode, encode_all
+from fastssd.data.jpeg_rewrite import UNCHECKED, Transcoded, transcode
+from fastssd.data.storage.image import StoredImage
+
+RESTART, KEPT, AS_PIXELS = (Encoding(jpeg=choice) for choice in ("restart", "keep", "raw"))
+SMALLER = Encoding(jpeg="restart", limit=Limit(max_side=40, quality=80))
 
 
 def pillow_rgb(content):
@@ -22,7 +29,7 @@ def pillow_rgb(content):
 def test_a_common_jpeg_is_kept_byte_by_byte(picture, encoded, mode):
     content = encoded(picture(21, 34), mode=mode, quality=60)
 
-    result = encode(content, keep_jpeg=True)
+    result = encode(content, KEPT)
 
     assert result.image.mode == "jpeg"
     assert result.image.data.tobytes() == content
@@ -32,7 +39,7 @@ def test_a_common_jpeg_is_kept_byte_by_byte(picture, encoded, mode):
 def test_a_jpeg_becomes_the_pixels_that_pillow_sees_where_jpeg_is_not_stored(picture, encoded):
     content = encoded(picture(21, 34))
 
-    result = encode(content, keep_jpeg=False)
+    result = encode(content, AS_PIXELS)
 
     assert result.image.mode == "raw"
     # Two builds of libjpeg-turbo may round differently.
@@ -46,7 +53,7 @@ def test_a_jpeg_becomes_the_pixels_that_pillow_sees_where_jpeg_is_not_stored(pic
 def test_other_files_become_the_pixels_that_pillow_sees(picture, encoded, kind, mode):
     content = encoded(picture(21, 34), kind, mode)
 
-    result = encode(content, keep_jpeg=True)
+    result = encode(content, KEPT)
 
     assert result.image.mode == "raw"
     assert np.array_equal(result.image.data, pillow_rgb(content))
@@ -55,7 +62,7 @@ def test_other_files_become_the_pixels_that_pillow_sees(picture, encoded, kind, 
 def test_a_cmyk_jpeg_becomes_pixels_since_ffcv_cannot_decode_it(picture, encoded):
     content = encoded(picture(21, 34), mode="CMYK")
 
-    result = encode(content, keep_jpeg=True)
+    result = encode(content, KEPT)
 
     assert result.image.mode == "raw"
     assert np.array_equal(result.image.data, pillow_rgb(content))
@@ -63,40 +70,114 @@ def test_a_cmyk_jpeg_becomes_pixels_since_ffcv_cannot_decode_it(picture, encoded
 
 def test_pixels_are_stored_as_they_are(picture):
     pixels = picture(5, 6)
-    assert encode(pixels, keep_jpeg=True).image.data is pixels
+    assert encode(pixels, KEPT).image.data is pixels
 
 
-def test_every_truncation_of_a_jpeg_is_refused(picture, encoded):
+@pytest.mark.parametrize("how", [KEPT, AS_PIXELS, RESTART])
+def test_every_truncation_of_a_jpeg_is_refused(picture, encoded, how):
     content = encoded(picture(40, 40))
     for end in [*range(0, len(content), 37), len(content) - 2, len(content) - 1]:
         with pytest.raises(ValueError, match=r"\w"):
-            encode(content[:end], keep_jpeg=True)
+            encode(content[:end], how)
+
+
+@pytest.mark.parametrize("how", [KEPT, AS_PIXELS, RESTART, SMALLER])
+def test_damage_that_a_plain_decode_does_not_see_is_refused(picture, encoded, how):
+    content = encoded(picture(64, 64), quality=90)
+    content = content[:-200] + content[-100:]
+
+    assert decode_pixels(StoredImage("jpeg", np.frombuffer(bytearray(content), np.uint8))).any()
+    with pytest.raises(ValueError, match="Corrupt JPEG data"):
+        encode(content, how)
+
+
+@pytest.mark.parametrize("how", [KEPT, RESTART])
+def test_a_jpeg_too_large_for_the_kernel_is_decoded_to_check_it(picture, encoded, monkeypatch, how):
+    def too_large(files, *, rewrite):
+        return [Transcoded(UNCHECKED, None, 0, 0, 0, "too large")] * len(files)
+
+    monkeypatch.setattr("fastssd.data.encode.transcode", too_large)
+    content = encoded(picture(21, 34))
+
+    assert encode(content, how).image.data.tobytes() == content
+    with pytest.raises(ValueError, match="truncated"):
+        encode(content[:-30], how)
+
+
+def test_a_rewriter_that_changes_pixels_is_found_and_the_image_is_told(
+    picture, encoded, monkeypatch
+):
+    contents = [encoded(picture(21, 34, seed=i)) for i in range(3)]
+
+    def wrong(files, *, rewrite):
+        made = transcode(files, rewrite=rewrite)
+        return [made[0], made[2], made[2]] if len(made) == 3 else made
+
+    monkeypatch.setattr("fastssd.data.encode.transcode", wrong)
+    every = Encoding(jpeg="restart", verify=True)
+    with pytest.raises(UnequalPixelsError) as error:
+        encode_all(contents, every, [10, 11, 12])
+
+    assert error.value.index == 1
+    encode_all(contents, RESTART, [10, 11, 12])  # none of these is in the sample
+    with pytest.raises(UnequalPixelsError):
+        encode_all(contents, RESTART, [VERIFY_EVERY - 1, VERIFY_EVERY, VERIFY_EVERY + 1])
+
+
+def test_images_of_all_kinds_in_one_call_come_back_in_order(picture, encoded):
+    contents = [
+        encoded(picture(21, 34)),
+        b"hello world" * 20,
+        encoded(picture(90, 50), quality=95),
+        picture(8, 9),
+        encoded(picture(20, 30), "PNG"),
+        encoded(picture(22, 33))[:-30],
+        encoded(picture(12, 13), mode="CMYK"),
+    ]
+
+    results = encode_all(contents, SMALLER, range(7))
+
+    kinds = [r if isinstance(r, str) else (r.image.mode, r.height, r.width) for r in results]
+    assert kinds == [
+        ("jpeg", 21, 34),
+        "it is not an image file of a known kind",
+        ("jpeg", 40, 22),
+        ("raw", 8, 9),
+        ("raw", 20, 30),
+        "Premature end of JPEG file",
+        ("raw", 12, 13),
+    ]
+    for result in results:
+        if not isinstance(result, str) and result.image.mode == "jpeg":
+            assert decode_pixels(result.image).shape == (result.height, result.width, 3)
+            assert b"\xff\xdd\x00\x04" in result.image.data.tobytes()  # a restart interval
 
 
 def test_a_truncated_png_is_refused(picture, encoded):
     content = encoded(picture(40, 40), "PNG")
     with pytest.raises(ValueError, match=r"\w"):
-        encode(content[: len(content) // 2], keep_jpeg=True)
+        encode(content[: len(content) // 2], KEPT)
 
 
 def test_garbage_is_refused_with_a_reason_for_a_person():
     with pytest.raises(ValueError, match="not an image file of a known kind"):
-        encode(b"hello world" * 20, keep_jpeg=True)
+        encode(b"hello world" * 20, KEPT)
 
 
-def test_reasons_do_not_name_the_source_of_pytorch(picture, encoded):
+def test_without_the_kernels_reasons_do_not_name_the_source_of_pytorch(
+    picture, encoded, monkeypatch
+):
+    monkeypatch.setattr("fastssd.data.encode.missing", lambda: "not built")
     with pytest.raises(ValueError, match="incomplete or truncated") as error:
-        encode(encoded(picture(40, 40))[:-100], keep_jpeg=True)
+        encode(encoded(picture(40, 40))[:-100], KEPT)
     assert ".cpp" not in str(error.value)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
-@pytest.mark.parametrize("keep_jpeg", [True, False])
-def test_tiff_files_of_every_mode_become_the_pixels_that_pillow_sees(
-    picture, encoded, mode, keep_jpeg
-):
+@pytest.mark.parametrize("how", [KEPT, AS_PIXELS])
+def test_tiff_files_of_every_mode_become_the_pixels_that_pillow_sees(picture, encoded, mode, how):
     content = encoded(picture(21, 34), "TIFF", mode)
-    assert np.array_equal(encode(content, keep_jpeg=keep_jpeg).image.data, pillow_rgb(content))
+    assert np.array_equal(encode(content, how).image.data, pillow_rgb(content))
 
 
 def png(width, height, depth, colour, data):
@@ -121,7 +202,7 @@ def sixteen_bits(values, colour):
 def test_of_16_bits_the_upper_8_are_kept(channels, colour):
     values = np.random.default_rng(0).integers(0, 1 << 16, (7, 5, channels))
 
-    result = encode(sixteen_bits(values, colour), keep_jpeg=True).image.data
+    result = encode(sixteen_bits(values, colour), KEPT).image.data
 
     assert np.array_equal(result, np.broadcast_to(values >> 8, (7, 5, 3)))
 
@@ -171,6 +252,7 @@ FILES = {
     "TIFF 32 bit float": lambda e, p: floats(p),
     "an empty file": lambda e, p: b"",
     "a truncated JPEG": lambda e, p: e(p)[:-40],
+    "a JPEG damaged in its middle": lambda e, p: e(p)[:-100] + e(p)[-40:],
     "a truncated PNG": lambda e, p: e(p, "PNG")[:-40],
     "a text file": lambda e, p: b"hello world" * 9,
     "an image too large to be one": lambda e, p: png(60_000, 60_000, 8, 2, b""),
@@ -197,14 +279,14 @@ def test_every_kind_of_image_becomes_what_is_documented(picture, encoded, row, k
 
     if outcome == "refused":
         with pytest.raises(ValueError, match=r"\w"):
-            encode(content, keep_jpeg=kept)
+            encode(content, KEPT if kept else AS_PIXELS)
         return
-    result = encode(content, keep_jpeg=kept)
+    result = encode(content, KEPT if kept else AS_PIXELS)
 
     what, _, detail = outcome.partition(", ")
-    assert (result.image.mode == "jpeg") == (what == "bytes")
-    assert (result.orientation == 6) == (detail == "orientation beside them")
-    if what == "bytes":
+    assert (result.image.mode == "jpeg") == (what == "JPEG")
+    assert (result.orientation == 6) == (detail == "orientation beside it")
+    if what == "JPEG":
         assert result.image.data.tobytes() == content
         assert (result.height, result.width) == (21, 34)
     elif "upper 8 bits" in detail:
@@ -227,13 +309,13 @@ def test_any_damage_gives_pixels_or_a_reason(data, kind):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ValueError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        encoded = encode(bytes(content), keep_jpeg=False)
+        encoded = encode(bytes(content), AS_PIXELS)
         assert encoded.image.data.shape == (encoded.height, encoded.width, 3)
 
 
 def test_a_picture_that_unpacks_to_gigabytes_is_refused():
     with pytest.raises(ValueError, match="decompression bomb"):
-        encode(png(60_000, 60_000, 8, 2, b""), keep_jpeg=True)
+        encode(png(60_000, 60_000, 8, 2, b""), KEPT)
 
 
 @pytest.mark.parametrize(
@@ -242,4 +324,4 @@ def test_a_picture_that_unpacks_to_gigabytes_is_refused():
 )
 def test_pixels_of_another_form_are_refused(pixels):
     with pytest.raises(ValueError, match="pixels"):
-        encode(pixels, keep_jpeg=True)
+        encode(pixels, KEPT)

@@ -1,17 +1,21 @@
 """Fetching images for draws, through our own storage and decoder and through fakes of both."""
 
+import json
+import threading
 import zlib
 
 import numpy as np
 import pytest
 import torch
 
+from fastssd.data.buffers import Buffers
+from fastssd.data.damage import Damage, successors
 from fastssd.data.dataset import Split
 from fastssd.data.decode.decoder import DecodeError
 from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
 from fastssd.data.draws import Draws
 from fastssd.data.images import CHECKSUMS, LABELS, PARAMETER, PIXELS, image_fetch
-from fastssd.data.storage.image import JPEG, RAW, StoredImage
+from fastssd.data.storage.image import JPEG, RAW, StoredBatch, StoredImage
 from fastssd.errors import DataError
 
 SIZE = 6
@@ -31,6 +35,12 @@ class ListStorage:
         if self.images[sample] is None:
             raise DataError(f"train.beton: sample {sample} is cut off")
         return self.images[sample]
+
+    def read_batch(self, samples):
+        return StoredBatch.of([self.read(sample) for sample in samples.tolist()])
+
+    def locate(self, samples):
+        return self.read_batch(samples)
 
 
 class Views:
@@ -134,3 +144,168 @@ def test_what_a_storage_says_of_a_sample_is_passed_on(split):
 
     with pytest.raises(DataError, match=r"^train.beton: sample 0 is cut off$"):
         image_fetch(split, TorchvisionDecoder(), Views())(DRAWS)
+
+
+def test_the_pixels_are_put_where_the_buffers_say(split):
+    buffers = Buffers(keep=2)
+    fetch = image_fetch(split, TorchvisionDecoder(), Views(), buffers=buffers)
+    expected = image_fetch(split, TorchvisionDecoder(), Views())(DRAWS)[PIXELS]
+    places = set()
+
+    for _ in range(5):
+        pixels = fetch(DRAWS)[PIXELS]
+        assert torch.equal(pixels, expected)
+        places.add(pixels.data_ptr())
+        del pixels
+
+    assert len(places) == 1
+
+
+class FailingDecoder(TorchvisionDecoder):
+    """Cannot decode some images, which it knows by their bytes, and says what of others."""
+
+    def __init__(self, damaged):
+        self.damaged = damaged
+
+    def decode(self, images, boxes, size, *, out=None, turns=None):
+        out = super().decode(images, boxes, size, out=out, turns=turns)
+        damaged = {
+            position: "no image at all"
+            for position, image in enumerate(images)
+            if any(np.array_equal(image.data, other.data) for other in self.damaged)
+        }
+        if damaged:
+            out[:, list(damaged)] = 77  # what a decoder leaves there is not to be used
+            raise DecodeError.of(damaged)
+        return out
+
+
+@pytest.fixture
+def damaged(split, tmp_path):
+    """Return what makes a fetch that replaces some samples, its list and its warnings."""
+
+    def make(*samples, name="damaged.jsonl"):
+        warnings = []
+        damage = Damage(tmp_path / name, warn=warnings.append)
+        decoder = FailingDecoder([split.storage.images[sample] for sample in samples])
+        return image_fetch(split, decoder, Views(), damage=damage), tmp_path / name, warnings
+
+    return make
+
+
+def test_a_damaged_image_is_replaced_by_the_next_of_its_class_in_the_same_view(split, damaged):
+    # Samples 0 and 4 are of class 2, samples 1 and 3 of class 0.
+    fetch, path, warnings = damaged(3, 4)
+    shown = Draws(np.array([1, 0, 1, 0]), DRAWS.views)
+    expected = image_fetch(split, TorchvisionDecoder(), Views())(shown)
+
+    batch = fetch(DRAWS)
+
+    assert set(batch) == set(expected)
+    for name, values in expected.items():
+        assert torch.equal(batch[name], values), name
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert entries == [
+        {
+            "split": "train",
+            "sample": sample,
+            "file": f"train/{sample}.JPEG",
+            "reason": "no image at all",
+            "replaced_by": other,
+        }
+        for sample, other in ((3, 1), (4, 0))
+    ]
+    assert [warning.split(":")[0] for warning in warnings] == [
+        "train/3.JPEG (sample 3 of train) is damaged",
+        "train/4.JPEG (sample 4 of train) is damaged",
+    ]
+
+
+def test_what_replaces_an_image_depends_on_the_draw_alone(damaged):
+    fetch, _, _ = damaged(3, 4)
+    together = fetch(DRAWS)
+
+    for i in reversed(range(len(DRAWS))):
+        anew, _, _ = damaged(3, 4, name=f"other{i}.jsonl")
+        alone = anew(DRAWS[i : i + 1])
+        for name, values in alone.items():
+            whole = together[name][:, i] if name == PIXELS else together[name][i]
+            assert torch.equal(values[:, 0] if name == PIXELS else values[0], whole)
+
+
+def test_an_image_is_noted_once_by_threads_and_by_a_resumed_run(damaged):
+    fetch, path, warnings = damaged(3)
+    threads = [threading.Thread(target=fetch, args=(DRAWS,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(path.read_text(encoding="utf-8").splitlines()) == len(warnings) == 1
+
+    # The run was killed as it wrote a line.
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"split": "tr')
+    again, _, later_warnings = damaged(3)
+    again(DRAWS)
+
+    assert later_warnings == []
+    [line] = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["sample"] == 3
+
+
+def test_a_class_without_a_sound_image_is_an_error(damaged):
+    fetch, _, _ = damaged(1, 3)
+
+    with pytest.raises(DataError, match=r"3.JPEG \(sample 3 of train\): no image.*its class"):
+        fetch(DRAWS)
+
+
+def test_by_default_a_damaged_image_is_an_error(split):
+    decoder = FailingDecoder([split.storage.images[4]])
+
+    with pytest.raises(DataError, match=r"^train/4.JPEG \(sample 4 of train\): no image at all"):
+        image_fetch(split, decoder, Views())(DRAWS)
+
+
+def test_successors_are_the_others_of_the_class_those_behind_first():
+    labels = np.array([5, 1, 5, 5, 1, 5])
+
+    assert list(successors(labels, 2)) == [3, 5, 0]
+    assert list(successors(labels, 5)) == [0, 2, 3]
+    assert list(successors(labels, 1)) == [4]
+    assert list(successors(np.array([0, 1]), 1)) == []
+
+
+class DeviceDecoder(TorchvisionDecoder):
+    """Leaves the pixels of batches without a certain sample on what it takes for a device."""
+
+    makes_tensors = True
+
+    def __init__(self, odd):
+        self.odd, self.num_tensors = odd, 0
+
+    def decode_tensor(self, images, boxes, size):
+        if any(np.array_equal(image.data, self.odd.data) for image in images):
+            return None
+        self.num_tensors += 1
+        return torch.from_numpy(super().decode(images, boxes, size))
+
+
+def test_pixels_stay_on_the_device_where_the_decoder_leaves_them(split):
+    decoder = DeviceDecoder(odd=split.storage.images[4])
+    expected = image_fetch(split, TorchvisionDecoder(), Views(), checksums=True)
+    fetch = image_fetch(split, decoder, Views(), checksums=True)
+
+    for draws, num_tensors in ((DRAWS[:3], 1), (DRAWS, 1), (DRAWS[1:3], 2)):
+        found = fetch(draws)
+        assert decoder.num_tensors == num_tensors
+        for name, values in expected(draws).items():
+            assert torch.equal(found[name], values)
+
+
+def test_a_decoder_with_threads_of_its_own_is_known_by_them(split):
+    class Threaded(TorchvisionDecoder):
+        threads = 3
+
+    assert image_fetch(split, TorchvisionDecoder(), Views()).threads == 1
+    assert image_fetch(split, Threaded(), Views()).threads == 3

@@ -2,8 +2,9 @@
 
 import gc
 import itertools
+import subprocess
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import islice
 
@@ -13,8 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastssd.data.buffers import Buffers
 from fastssd.data.draws import Draws
-from fastssd.data.loader import prefetched, to_device
+from fastssd.data.loader import prefetched
+from fastssd.errors import DataError
 
 TIMEOUT = 60
 """Seconds after which a wait that should end at once is a hang; nothing waits that long."""
@@ -187,12 +190,11 @@ def test_leaving_in_the_middle_of_an_endless_epoch_ends_the_threads(leave):
 @pytest.mark.parametrize("fails", [False, True])
 def test_batches_that_still_wait_for_a_thread_are_never_made(monkeypatch, fails):
     second_begun, leaving, made = threading.Event(), threading.Event(), []
-    shutdown = ThreadPoolExecutor.shutdown
+    join = threading.Thread.join
 
-    def announced_shutdown(pool, wait=True, *, cancel_futures=False):
-        shutdown(pool, wait=False, cancel_futures=cancel_futures)
+    def announced_join(thread, timeout=None):
         leaving.set()  # only now may the one thread come to its third batch
-        shutdown(pool, wait=wait)
+        join(thread, timeout)
 
     def fetch(draws):
         made.append(number_of(draws))
@@ -203,7 +205,7 @@ def test_batches_that_still_wait_for_a_thread_are_never_made(monkeypatch, fails)
             assert leaving.wait(TIMEOUT)
         return fetch_number(draws)
 
-    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", announced_shutdown)
+    monkeypatch.setattr(threading.Thread, "join", announced_join)
     ahead = loaded(map(draws_of, range(10)), fetch, threads=1, prefetch=5)
     with pytest.raises(DamagedError) if fails else nullcontext():
         next(ahead)
@@ -214,16 +216,155 @@ def test_batches_that_still_wait_for_a_thread_are_never_made(monkeypatch, fails)
     assert loader_threads() == []
 
 
+def test_a_batch_that_does_not_come_is_an_error_that_says_where_its_thread_is():
+    released = threading.Event()
+
+    def read_from_a_dead_file_system(draws):
+        if number_of(draws) == 1:
+            assert released.wait(TIMEOUT)
+        return fetch_number(draws)
+
+    batches = map(draws_of, range(5))
+    ahead = prefetched(
+        batches,
+        read_from_a_dead_file_system,
+        threads=1,
+        prefetch=1,
+        pin_memory=False,
+        timeout=0.1,
+    )
+    assert number_of(next(ahead)[0]) == 0
+    with pytest.raises(DataError, match=r"no batch came for 0.1 s: fastssd-loader-0 is in make"):
+        next(ahead)
+
+    [stuck] = loader_threads()  # nobody waited for it, and at the end of the process nobody will
+    assert stuck.daemon
+    released.set()
+    stuck.join(TIMEOUT)
+
+
+def test_a_thread_that_the_system_ended_is_an_error_and_no_hang():
+    # A process of its own: Python never hears of a thread that ends like this.
+    code = """if True:
+        import ctypes
+        import numpy as np
+        from fastssd.data.draws import Draws
+        from fastssd.data.loader import prefetched
+        from fastssd.errors import DataError
+
+        def end_thread(draws):
+            ctypes.CDLL(None).pthread_exit(None)
+
+        batches = [Draws(np.array([0]), np.array([0]))]
+        try:
+            list(prefetched(batches, end_thread, threads=1, prefetch=0, pin_memory=False))
+        except DataError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+
+    assert "loader thread fastssd-loader-0 is gone" in done.stdout, done.stderr
+    assert done.returncode == 0
+
+
+class Announced:
+    """A fetch that notes what it was told would come."""
+
+    def __init__(self):
+        self.announced, self.made = [], []
+
+    def __call__(self, draws):
+        self.made.append((number_of(draws), len(self.announced)))
+        return fetch_number(draws)
+
+    def announce(self, draws):
+        self.announced.append(number_of(draws))
+
+
+@settings(max_examples=20, deadline=None)
+@given(num_batches=st.integers(0, 12), read_ahead=st.integers(0, 5), prefetch=st.integers(0, 3))
+def test_batches_are_announced_once_in_order_and_before_they_are_made(
+    num_batches, read_ahead, prefetch
+):
+    fetch = Announced()
+    batches = map(draws_of, range(num_batches))
+
+    pairs = list(
+        prefetched(
+            batches, fetch, threads=1, prefetch=prefetch, pin_memory=False, read_ahead=read_ahead
+        )
+    )
+
+    assert [number_of(draws) for draws, _ in pairs] == list(range(num_batches))
+    if read_ahead == 0:
+        assert fetch.announced == []
+        return
+    assert fetch.announced == list(range(num_batches))
+    for number, announced_before in fetch.made:
+        assert announced_before == min(num_batches, number + 1 + read_ahead)
+
+
+class PooledFetch:
+    """A fetch into reused memory, as that of images is; each batch is filled with its number."""
+
+    def __init__(self, keep):
+        self.buffers = Buffers(keep=keep)
+        self.blocks = set()
+
+    def __call__(self, draws):
+        array = self.buffers.empty(16, 64)
+        array[...] = number_of(draws) % 251
+        self.blocks.add(array.ctypes.data)
+        return {"pixels": torch.from_numpy(array)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kept=st.lists(st.integers(0, 6), min_size=1, max_size=40),
+    threads=st.integers(1, 4),
+    prefetch=st.integers(0, 3),
+)
+def test_no_memory_is_used_again_while_a_slow_consumer_keeps_it(kept, threads, prefetch):
+    fetch = PooledFetch(keep=threads + prefetch + 2)
+    held = {}
+    ahead = loaded(map(draws_of, range(len(kept))), fetch, threads=threads, prefetch=prefetch)
+    for number, (_, batch) in enumerate(ahead):
+        # Kept for as many batches as the example says: whole, as a part, or as an array of it.
+        pixels = batch["pixels"]
+        part = [pixels, pixels[3:5].view(-1), pixels.numpy()[1:, ::7]][number % 3]
+        held[number] = (number + kept[number], part)
+        del batch, pixels, part
+        held = {n: (until, part) for n, (until, part) in held.items() if until >= number}
+        for other, (_, part) in held.items():
+            assert (np.asarray(part) == other % 251).all()
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(1, 0), (2, 2), (4, 1)])
+def test_there_are_no_more_buffers_than_batches_in_flight(threads, prefetch):
+    fetch = PooledFetch(keep=threads + prefetch + 2)
+
+    for _, batch in loaded(map(draws_of, range(200)), fetch, threads=threads, prefetch=prefetch):
+        assert batch["pixels"].shape == (16, 64)
+
+    # Those ahead, the one in use, and the one before it, which the loop lets go of only now.
+    assert len(fetch.blocks) <= threads + prefetch + 2
+
+
+def test_an_abandoned_iteration_leaves_its_buffers_to_the_next():
+    fetch = PooledFetch(keep=5)
+    for _ in range(10):
+        ahead = loaded(map(draws_of, range(50)), fetch, threads=1, prefetch=2)
+        next(ahead)
+        ahead.close()
+
+    assert len(fetch.blocks) <= 5
+
+
 def test_two_loaders_run_side_by_side_without_mixing():
     first, second = (loaded(map(draws_of, range(n, n + 5))) for n in (0, 100))
 
     pairs = [(number_of(a), number_of(b)) for (a, _), (b, _) in zip(first, second, strict=True)]
 
     assert pairs == [(n, n + 100) for n in range(5)]
-
-
-def test_batches_are_taken_to_the_device_by_name():
-    batch = to_device({"a": torch.arange(3), "b": torch.zeros(2)}, torch.device("cpu"))
-
-    assert batch["a"].tolist() == [0, 1, 2]
-    assert list(batch) == ["a", "b"]

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fastssd.data.convert import convert
-from fastssd.data.dataset import open_dataset
+from fastssd.data.dataset import META_FILE, open_dataset
 from fastssd.data.decode.crop import crop
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.draws import Draws
-from fastssd.data.encode import encode
+from fastssd.data.encode import Encoding, encode
 from fastssd.data.images import PIXELS, image_fetch
 from fastssd.data.jpeg_header import read_frame
+from fastssd.data.meta_file import write_meta
 from fastssd.data.orientation import stored_boxes, turn, turn_batch, upright_sizes
 from fastssd.data.sources.sources import open_source
 from fastssd.errors import DataError
@@ -41,7 +42,9 @@ def test_an_image_is_turned_as_pillow_turns_it(picture, orientation):
     content = tagged(pixels, orientation, "PNG")
 
     assert np.array_equal(turn(pixels, orientation), upright_by_pillow(content))
-    assert np.array_equal(encode(content, keep_jpeg=True).image.data, upright_by_pillow(content))
+    assert np.array_equal(
+        encode(content, Encoding(jpeg="restart")).image.data, upright_by_pillow(content)
+    )
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -153,7 +156,8 @@ def test_orientation_can_be_ignored(tmp_path, turned_tree):
 
 @pytest.mark.parametrize("orientations", [np.full(16, 9), np.zeros(16), np.ones(3)])
 def test_orientations_that_make_no_sense_are_an_error(tmp_path, turned_tree, orientations):
-    convert(open_source(str(turned_tree)), tmp_path / "out", format="ffcv")
+    meta = convert(open_source(str(turned_tree)), tmp_path / "out", format="ffcv")
     np.save(tmp_path / "out/train.orientations.npy", orientations.astype(np.uint8))
+    write_meta(tmp_path / "out", META_FILE, meta)  # as if the conversion had written it so
     with pytest.raises(DataError, match=r"train\.orientations\.npy.*1 to 8"):
         open_dataset(tmp_path / "out").split("train")

@@ -28,8 +28,9 @@ class Split:
         return bytes(self.num_bytes[row])
 
 
-def encode(content):
-    return Encoded(StoredImage("jpeg", np.frombuffer(content, np.uint8)), 1, 1)
+def encode(contents, positions):
+    images = [StoredImage("jpeg", np.frombuffer(content, np.uint8)) for content in contents]
+    return [Encoded(image, 1, 1) for image in images]
 
 
 def consume(split, threads):

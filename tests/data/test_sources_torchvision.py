@@ -61,7 +61,7 @@ def test_files_are_kept_as_they_are_with_torchvisions_labels_and_names(food):
     assert source.splits["test"].names[1] == "food-101/images/pizza/3.jpg"
     assert source.splits["train"].read(4) == jpeg(11)
 
-    convert(source, food / "out", format="ffcv")
+    convert(source, food / "out", format="ffcv", jpeg="keep")
     assert open_dataset(food / "out").split("train").storage.read(4).data.tobytes() == jpeg(11)
 
 

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastssd.models.momentum import NO_LABEL, KeyQueue, MomentumEncoder
 
@@ -35,6 +36,37 @@ def test_weights_follow_the_exponential_moving_average_of_moco():
 
     for parameter, average in zip(slow.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.double(), average, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_are_loaded_between_updates_are_followed():
+    online, other = network(), network()
+    slow = MomentumEncoder(online, momentum=0.5)
+    trained(online, 0)
+    slow.update(online)
+    before = [parameter.clone() for parameter in slow.parameters()]
+    trained(other, 1)
+
+    online.load_state_dict(other.state_dict())
+    slow.update(online)
+
+    for moved, old, new in zip(slow.parameters(), before, other.parameters(), strict=True):
+        torch.testing.assert_close(moved, (old + new) / 2)
+
+
+def test_all_weights_move_in_one_operation():
+    class Operations(TorchDispatchMode):
+        names = ()
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            self.names += (operation.overloadpacket.__name__,)
+            return operation(*args, **(kwargs or {}))
+
+    online = network()
+    slow = MomentumEncoder(online, momentum=0.5)
+    with Operations() as operations:
+        slow.update(online)
+
+    assert operations.names == ("_foreach_lerp_",)
 
 
 def test_batchnorm_statistics_follow_its_own_forward_passes_not_the_online_ones():

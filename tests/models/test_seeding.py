@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from fastssd.models.seeding import seeded
+from fastssd.models.seeding import seed_step, seeded
+
+CPU = torch.device("cpu")
 
 
 def draw(*parts):
@@ -34,3 +36,29 @@ def test_the_callers_random_state_is_as_before_also_after_an_error():
         fail()
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_step_draws_by_its_number_alone_and_as_if_pytorch_had_been_seeded():
+    def drawn(*parts):
+        seed_step(*parts, device=CPU)
+        return torch.rand(5)
+
+    assert torch.equal(drawn(0, "1-features", 3, 0), drawn(0, "1-features", 3, 0))
+    for other in [(1, "1-features", 3, 0), (0, "3-distill", 3, 0), (0, "1-features", 4, 0)]:
+        assert not torch.equal(drawn(0, "1-features", 3, 0), drawn(*other))
+    first = drawn(0, "1-features", 3, 0)
+    torch.manual_seed(torch.initial_seed())
+    assert torch.equal(torch.rand(5), first)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_a_steps_number_decides_what_a_gpu_draws(name):
+    device = torch.device(name)
+    seed_step(0, "1-features", 3, 0, device=device)
+    first = torch.rand(5, device=device)
+    torch.rand(9, device=device)
+    seed_step(0, "1-features", 3, 0, device=device)
+
+    assert torch.equal(torch.rand(5, device=device), first)

@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
+from fastssd.agreement import Agreement
 from fastssd.console import Console
 from fastssd.data.draws import unpack_view
 from fastssd.models.frozen import set_batchnorm_mode
@@ -30,7 +31,7 @@ def train(prepared, context, folder):
             console=Console(enabled=False),
             log=context.config.log,
             validation=None,
-            requested_signal=lambda: 0,
+            agreement=Agreement(lambda: 0),
         ),
         synchronise=lambda module: None,
     )

@@ -65,6 +65,7 @@ def test_a_split_without_images_is_refused(context):
         ("distill.teacher=table", "distill.teacher=online"),
         ("deterministic=true", "deterministic=false"),
         ("log.trace=true", "log.trace=false"),
+        ("data.on_error=replace", "data.on_error=raise"),
     ],
 )
 def test_ffcvs_own_crops_go_with_neither_tables_nor_repetition(context, override, key):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fastssd.stages.build import prepare
+from fastssd.stages.feeds import Workers, together
 
 
 def batches(prepared, epoch, first_step=0):
@@ -61,3 +62,28 @@ def test_labels_are_those_of_the_samples_and_pixels_differ_by_epoch(feed_of, con
 
 def test_checksums_are_made_only_for_a_trace(feed_of):
     assert batches(feed_of("log.trace=false"), 0)[0].checksums is None
+
+
+class Threaded:
+    """A fetch whose decoder has threads of its own."""
+
+    def __init__(self, threads):
+        self.threads = threads
+
+    def __call__(self, draws):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("threads", "decoder_threads", "at_once"), [(8, 1, 8), (8, 8, 2), (1, 4, 1), (1, 1, 1)]
+)
+def test_few_batches_are_made_at_once_where_a_decoder_has_threads_of_its_own(
+    threads, decoder_threads, at_once
+):
+    workers = Workers(
+        rank=0, num_processes=1, threads=threads, prefetch=1, device=torch.device("cpu")
+    )
+    fetch = Threaded(decoder_threads)
+
+    assert workers.num_at_once(fetch) == at_once
+    assert workers.num_at_once(together(Threaded(1), fetch)) == at_once

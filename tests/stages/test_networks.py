@@ -80,3 +80,27 @@ def test_a_balanced_network_scales_logits_and_their_bias_wherever_they_come_from
 def test_a_network_without_its_frozen_part_needs_logits():
     with pytest.raises(ValueError, match="table's logits"):
         BalancedNetwork(None, 5)(IMAGES, None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_tables_features_go_through_the_frozen_classifier(dtype):
+    frozen = network("frozen").eval()
+    balanced = BalancedNetwork(frozen, 5)
+    with torch.no_grad():
+        balanced.scale.scale.copy_(torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5]))
+    features = frozen.features(IMAGES).to(dtype)
+    read = balanced(None, None, features)
+    torch.testing.assert_close(read, balanced(IMAGES, None), atol=1e-2, rtol=1e-2)
+    if dtype == torch.float32:
+        assert torch.equal(read, balanced(IMAGES, None))
+    alone = BalancedNetwork(None, 5, head=frozen.head)
+    alone.scale.load_state_dict(balanced.scale.state_dict())
+    assert torch.equal(alone(None, None, features), read)
+    read.sum().backward()
+    assert balanced.scale.scale.grad.any()
+    assert frozen.head.weight.grad is None
+
+
+def test_a_tables_features_need_the_frozen_classifier():
+    with pytest.raises(ValueError, match="frozen classifier"):
+        BalancedNetwork(None, 5)(None, None, torch.zeros(2, 64))

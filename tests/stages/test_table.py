@@ -1,112 +1,66 @@
-import json
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 
-from fastssd.data.draws import Draws, pack_view
+from fastssd.data.draws import Draws
 from fastssd.errors import DataError
-from fastssd.stages import table as tables
-from fastssd.stages.table import DistinctDraws, EveryView, Table
-
-pairs = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(0, 5), st.integers(0, 40)), min_size=1, max_size=60
-)
-
-
-def draws_of(triples) -> Draws:
-    samples, epochs, repetitions = np.array(triples, dtype=np.int64).T
-    return Draws(samples, pack_view(epochs, repetitions))
-
-
-@given(num_samples=st.integers(1, 20), num_views=st.integers(1, 9))
-def test_every_view_of_every_sample_has_the_row_that_says_so(num_samples, num_views):
-    rows = EveryView(num_samples, num_views)
-    found = set(zip(rows.draws.samples.tolist(), rows.draws.views.tolist(), strict=True))
-    assert found == {(s, v) for s in range(num_samples) for v in range(num_views)}
-    assert rows.of(rows.draws).tolist() == list(range(num_samples * num_views))
-
-
-@pytest.mark.parametrize("view", [-1, 3])
-def test_a_view_beyond_the_tables_is_refused(view):
-    with pytest.raises(KeyError, match="3 views"):
-        EveryView(5, 3).of(Draws(np.array([0, 1]), np.array([0, view])))
-
-
-@given(pairs)
-def test_distinct_draws_have_one_row_each_and_every_draw_finds_its_own(triples):
-    draws = draws_of(triples)
-    rows = DistinctDraws(draws)
-    assert len(rows.draws) == len(set(triples))
-    found = rows.draws[rows.of(draws)]
-    np.testing.assert_array_equal(found.samples, draws.samples)
-    np.testing.assert_array_equal(found.views, draws.views)
-
-
-@given(pairs, st.tuples(st.integers(0, 30), st.integers(0, 5), st.integers(0, 40)))
-def test_a_draw_of_another_plan_is_refused(triples, other):
-    rows = DistinctDraws(draws_of(triples))
-    if other in triples:
-        rows.of(draws_of([other]))
-    else:
-        with pytest.raises(KeyError, match="another plan"):
-            rows.of(draws_of([other]))
+from fastssd.stages.table import Table
+from fastssd.stages.table_files import Column, TableFiles
+from fastssd.stages.table_manifest import write_manifest
+from fastssd.stages.table_rows import EveryView
 
 
 @pytest.fixture
 def finished(tmp_path):
-    """Return a finished table's directory and rows: 6 draws, 3 classes, float16."""
-    rows = EveryView(3, 2)
-    tables.create(tmp_path, rows, num_classes=3, dtype="float16")
-    logits = tables.open_for_writing(tmp_path)
-    logits[:] = np.arange(18).reshape(6, 3) / 4
-    logits.flush()
-    tables.finish(tmp_path, {"classes": 3, "dtype": "float16", "seed": 0})
-    return tmp_path, rows
+    """Return a finished table's directory and rows: 6 draws, 3 classes, float16, 2 blocks."""
+    files = TableFiles(tmp_path, [Column("logits", "float16", 3)], num_rows=6, block_rows=4)
+    files.create()
+    values = np.arange(18).reshape(6, 3) / 4
+    sums = [files.write(0, {"logits": values[:4]}), files.write(1, {"logits": values[4:]})]
+    content = {
+        "columns": {"logits": ["float16", 3]},
+        "num_rows": 6,
+        "block_rows": 4,
+        "versions": {},
+        "checksums": {"logits": [each["logits"] for each in sums]},
+    }
+    write_manifest(tmp_path / "manifest.json", content)
+    return tmp_path, EveryView(3, 2)
 
 
-def test_reading_returns_the_draws_logits_in_float32(finished):
-    logits = Table(*finished).read(Draws(np.array([2, 0]), np.array([1, 0])))
-    assert logits.dtype == np.float32
-    np.testing.assert_array_equal(logits, [[3.75, 4.0, 4.25], [0, 0.25, 0.5]])
+def test_reading_returns_the_rows_as_they_are_stored_in_the_order_of_the_draws(finished):
+    table = Table(*finished)
+    draws = Draws(np.array([2, 0, 2]), np.array([1, 0, 1]))
+    table.announce(draws)
+    batch = table.read(draws)
+    assert set(batch) == {"table.logits"}
+    assert batch["table.logits"].dtype == torch.float16
+    last = [3.75, 4.0, 4.25]
+    assert batch["table.logits"].tolist() == [last, [0, 0.25, 0.5], last]
 
 
-def test_making_a_table_anew_leaves_it_unfinished_until_the_end(finished):
+def test_a_read_row_is_a_copy_that_may_be_written(finished):
+    table, draws = Table(*finished), Draws(np.array([0]), np.array([0]))
+    table.read(draws)["table.logits"].fill_(9)
+    assert table.read(draws)["table.logits"].tolist() == [[0, 0.25, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["logits.npy", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "missing"])
+def test_a_damaged_file_is_an_error_that_names_it(finished, name, damage):
     directory, rows = finished
-    tables.create(directory, rows, num_classes=3, dtype="float16")
-    with pytest.raises(DataError, match=r"manifest\.json"):
-        Table(directory, rows)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "missing", "shape"])
-def test_damaged_logits_are_an_error_that_names_the_file(finished, damage):
-    directory, rows = finished
-    file = directory / "logits.npy"
-    content = file.read_bytes()
+    file = directory / name
     if damage == "truncated":
-        file.write_bytes(content[:-5])
+        file.write_bytes(file.read_bytes()[:-5])
     elif damage == "garbage":
         file.write_bytes(b"no array at all")
-    elif damage == "missing":
-        file.unlink()
     else:
-        np.save(file, np.zeros((6, 4), np.float16))
-    with pytest.raises(DataError, match=r"logits\.npy.*delete the table's folder"):
+        file.unlink()
+    with pytest.raises(DataError, match=rf"{name}.*delete the table's folder"):
         Table(directory, rows)
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", '{"classes": 3}', "\x00"])
-def test_a_damaged_manifest_is_an_error_that_names_it(finished, text):
-    directory, rows = finished
-    (directory / "manifest.json").write_text(text)
-    with pytest.raises(DataError, match=r"manifest\.json"):
-        Table(directory, rows)
-
-
-def test_a_table_of_something_else_is_refused_naming_what_differs(finished):
+def test_rows_of_another_number_are_refused(finished):
     directory, _ = finished
-    found = json.loads((directory / "manifest.json").read_text())
-    tables.check_manifest(directory, {**found, "versions": {"torch": "other"}})
-    with pytest.raises(DataError, match=r"seed is 0, not 1; decoder is None, not 'dali'; delete"):
-        tables.check_manifest(directory, {**found, "seed": 1, "decoder": "dali"})
+    with pytest.raises(DataError, match="has 6 rows, not 8"):
+        Table(directory, EveryView(4, 2))

@@ -54,6 +54,8 @@ def test_help_lists_sources_and_formats_without_importing_pytorch():
         "DIR/train/CLASS",
         "imagenet_lt",
         "--kind",
+        "--jpeg",
+        "--max-side",
         "--root",
         "memory",
         "ffcv",
@@ -83,7 +85,7 @@ def test_the_quickstart_command_works_from_the_project_root(tmp_path):
 def test_options_reach_the_conversion(tool, tree, tmp_path, capsys):
     options = "--format ffcv --name insects --imbalance 3 --imbalance-type step --seed 7"
     more = "--max-per-class 9 --val-per-class 2 --test-per-class 1 --on-error skip --threads 2"
-    more += " --orientation ignore"
+    more += " --orientation ignore --jpeg restart --max-side 500 --quality 80 --verify"
 
     code = tool.main([str(tree), str(tmp_path / "out"), *options.split(), *more.split()])
 
@@ -98,7 +100,11 @@ def test_options_reach_the_conversion(tool, tree, tmp_path, capsys):
         "val_per_class": 2,
         "test_per_class": 1,
         "orientation": "ignore",
+        "jpeg": "restart",
         "short_side": None,
+        "max_side": 500,
+        "quality": 80,
+        "verify": True,
         "on_error": "skip",
     }
     assert {name: split["per_class"] for name, split in meta["splits"].items()} == {
@@ -138,6 +144,8 @@ def test_many_classes_are_shown_as_ranges_that_hold_every_class(tool, capsys):
         (["SOURCE", "OUT", "--imbalance", "1000"], 2, "--max-per-class 12 fits"),
         (["SOURCE", "SOURCE"], 2, "exists"),
         (["SOURCE", "OUT", "--val-per-class", "12"], 2, "[bee]"),
+        (["SOURCE", "OUT", "--jpeg", "keep"], 2, "the memory format holds pixels"),
+        (["SOURCE", "OUT", "--quality", "80"], 2, "add --max-side or --short-side"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_its_exit_code(
@@ -156,7 +164,7 @@ def test_a_users_mistake_is_one_message_and_its_exit_code(
 
 
 @pytest.mark.parametrize(
-    "option", ["--format=zip", "--max-per-class=0", "--threads=x", "--frmat=1"]
+    "option", ["--format=zip", "--max-per-class=0", "--threads=x", "--frmat=1", "--quality=101"]
 )
 def test_arguments_that_argparse_refuses_exit_with_2(tool, tree, tmp_path, option, capsys):
     with pytest.raises(SystemExit) as stop:

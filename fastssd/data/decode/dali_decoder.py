@@ -16,21 +16,29 @@ the end of every epoch.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from fastssd.data.decode.crop import crop
-from fastssd.data.decode.decoder import Int64
+from fastssd.data.decode.decoder import DecodeError, Int64, output_of
 from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
 from fastssd.data.jpeg_header import read_frame
+from fastssd.data.orientation import turn_batch
 from fastssd.data.storage.image import JPEG, StoredImage, UInt8
 
 CPU, MIXED = "cpu", "mixed"
+
+Taken = TypeVar("Taken")
 
 _GPU_PIPELINES = 2  # one decodes while the pixels of the other are copied out
 _HEAD_BYTES = 4096  # most headers end before
@@ -42,7 +50,8 @@ class DaliDecoder:
 
     Args:
         device: ``cpu``; or ``mixed``: JPEG decode and resize on a GPU, whose pixels are copied
-            back. Raw images are resized on the CPU in both.
+            back by `decode` and stay there with `decode_tensor`. Raw images are resized on the
+            CPU in both.
         device_id: Which GPU.
         threads: Of each pipeline. One is right on the CPU, where the loader's threads each decode
             a batch.
@@ -56,38 +65,106 @@ class DaliDecoder:
         self.filter = f"triangular-antialias-{device}"
         self._device = device
         self._device_id = device_id if device == MIXED else None
-        self._threads = threads
+        self.threads = threads
         self._idle: dict[_Graph, list[_Runner]] = {}
         self._lock = threading.Lock()
         self._gpu = threading.BoundedSemaphore(_GPU_PIPELINES)
         self._torchvision = TorchvisionDecoder()
+        self._stream: torch.cuda.Stream | None = None  # of the copies that stay on the GPU
 
-    def decode(self, images: Sequence[StoredImage], boxes: Int64, size: int) -> UInt8:
-        if boxes.ndim != 3 or boxes.shape[0] != len(images) or boxes.shape[2] != 4:
-            raise ValueError(f"boxes of shape {boxes.shape} for {len(images)} images")
-        if len(images) and boxes[:, :, 2:].min(initial=1) < 1:
-            raise ValueError("a box without pixels")
-        out = np.empty((boxes.shape[1], len(images), size, size, 3), dtype=np.uint8)
+    def decode(
+        self,
+        images: Sequence[StoredImage],
+        boxes: Int64,
+        size: int,
+        *,
+        out: UInt8 | None = None,
+        turns: NDArray[np.uint8] | None = None,
+    ) -> UInt8:
+        out = output_of(images, boxes, size, out, turns)
+        images = list(images)
         jpegs = [i for i, image in enumerate(images) if image.mode == JPEG]
+        damaged: dict[int, str] = {}
         try:
             self._decode(images, boxes, jpegs, out)
         except _RefusedError:
-            # Raises for the first image that is damaged.
-            expected = self._torchvision.decode(images, boxes, size)
-            for i in jpegs:
-                try:
-                    self._decode(images, boxes, [i], out)
-                except _RefusedError:  # sound, but DALI cannot decode it
-                    out[:, i] = expected[:, i]
+            damaged = self._decode_singly(images, boxes, jpegs, out)
         self._resize(images, boxes, [i for i in range(len(images)) if i not in set(jpegs)], out)
+        if turns is not None:
+            turn_batch(out, turns)
+        if damaged:
+            raise DecodeError.of(damaged)
         return out
+
+    @property
+    def makes_tensors(self) -> bool:
+        """Whether `decode_tensor` leaves the pixels on a GPU."""
+        return self._device == MIXED
+
+    def decode_tensor(
+        self, images: Sequence[StoredImage], boxes: Int64, size: int
+    ) -> Tensor | None:
+        """Decode as `decode` does, but leave the pixels where the pipelines made them.
+
+        Returns:
+            (V, B, S, S, 3) uint8, whole for whatever stream uses it; None for a batch that has to
+            go through `decode`, as it holds raw or damaged images.
+        """
+        output_of(images, boxes, size, None, None)
+        if not len(images) or not boxes.shape[1]:
+            return None
+        if any(image.mode != JPEG for image in images):
+            return None
+        try:
+            return self._decoded(images, boxes, list(range(len(images))), size, self._tensor)
+        except _RefusedError:
+            return None
+
+    def _tensor(self, outputs: Sequence[Any]) -> Tensor:
+        """Return a copy of a pipeline's outputs, (V, B, S, S, 3), on their device."""
+        # Not on the stream that trains: the copy, and this thread, would wait behind its steps.
+        with self._lock:
+            if self._stream is None and self.makes_tensors:
+                self._stream = torch.cuda.Stream(self._device_id)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self._stream):
+            pixels = torch.stack([from_dlpack(output.as_tensor()) for output in outputs])
+        if self._stream is not None:
+            self._stream.synchronize()  # the pipeline's memory is its own again after this
+        return pixels
+
+    def _decode_singly(
+        self, images: Sequence[StoredImage], boxes: Int64, rows: list[int], out: UInt8
+    ) -> dict[int, str]:
+        """Write the views of JPEG images one by one; return the reasons of those damaged."""
+        damaged = {}
+        for i in rows:
+            try:
+                expected = self._torchvision.decode([images[i]], boxes[i : i + 1], out.shape[2])
+            except DecodeError as error:
+                damaged[i] = error.reason
+                continue
+            try:
+                self._decode(images, boxes, [i], out)
+            except _RefusedError:  # sound, but DALI cannot decode it
+                out[:, i] = expected[:, 0]
+        return damaged
 
     def _decode(
         self, images: Sequence[StoredImage], boxes: Int64, rows: list[int], out: UInt8
     ) -> None:
         """Write the views of some JPEG images into `out`."""
-        if not rows or not boxes.shape[1]:
-            return
+        if rows and boxes.shape[1]:
+            out[:, rows] = self._decoded(images, boxes, rows, out.shape[2], _arrays)
+
+    def _decoded(
+        self,
+        images: Sequence[StoredImage],
+        boxes: Int64,
+        rows: list[int],
+        size: int,
+        take: Callable[[Sequence[Any]], Taken],
+    ) -> Taken:
+        """Return what `take` makes of the views of some JPEG images, at least one."""
         contents = [images[i].data for i in rows]
         sizes = np.array([_size(content) for content in contents], dtype=np.int64)
         corners = boxes[rows].copy()
@@ -101,12 +178,9 @@ class DaliDecoder:
         for view in range(boxes.shape[1]):
             inputs[f"start{view}"] = corners[:, view, 1::-1] - start
             inputs[f"shape{view}"] = boxes[rows, view, :1:-1]
-        graph = _Graph(JPEG, boxes.shape[1], out.shape[2])
-        if self._device == MIXED:
-            with self._gpu:
-                out[:, rows] = self._run(graph, inputs, len(rows))
-        else:
-            out[:, rows] = self._run(graph, inputs, len(rows))
+        graph = _Graph(JPEG, boxes.shape[1], size)
+        with self._gpu if self._device == MIXED else nullcontext():
+            return self._run(graph, inputs, len(rows), take)
 
     def _resize(
         self, images: Sequence[StoredImage], boxes: Int64, rows: list[int], out: UInt8
@@ -123,30 +197,39 @@ class DaliDecoder:
                     places.append((view, i))
         if crops:
             graph = _Graph("raw", 1, out.shape[2])
-            pixels = self._run(graph, {"pixels": crops}, len(crops))[0]
+            pixels = self._run(graph, {"pixels": crops}, len(crops), _arrays)[0]
             out[tuple(np.array(places).T)] = pixels
 
-    def _run(self, graph: "_Graph", inputs: dict[str, Any], count: int) -> UInt8:
-        """Run a pipeline of the pool, or a new one, on `count` samples: (V, count, S, S, 3)."""
+    def _run(
+        self,
+        graph: "_Graph",
+        inputs: dict[str, Any],
+        count: int,
+        take: Callable[[Sequence[Any]], Taken],
+    ) -> Taken:
+        """Run a pipeline of the pool, or a new one, on `count` samples.
+
+        Its outputs are the pipeline's own: `take` makes something else of them.
+        """
         with self._lock:
             idle = self._idle.setdefault(graph, [])
             runner = idle.pop() if idle else None
         if runner is None or runner.capacity < count:
             runner = self._build(graph, capacity=1 << (count - 1).bit_length())
         try:
-            pixels = runner.run(inputs)
+            taken = take(runner.run(inputs))
         except RuntimeError as error:
             raise _RefusedError from error
         with self._lock:
             idle.append(runner)
-        return pixels
+        return taken
 
     def _build(self, graph: "_Graph", *, capacity: int) -> "_Runner":
         on_gpu = self._device == MIXED and graph.kind == JPEG
         make: Any = Pipeline  # has no annotations
         pipeline = make(
             batch_size=capacity,
-            num_threads=self._threads,
+            num_threads=self.threads,
             device_id=self._device_id if on_gpu else None,
             prefetch_queue_depth=1,
             exec_async=False,
@@ -179,13 +262,18 @@ class _Runner:
     pipeline: Any
     capacity: int
 
-    def run(self, inputs: dict[str, Any]) -> UInt8:
+    def run(self, inputs: dict[str, Any]) -> Sequence[Any]:
         for name, values in inputs.items():
             if isinstance(values, np.ndarray):
                 values = values.astype(np.int32)
             self.pipeline.feed_input(name, values)
-        outputs = [output.as_cpu().as_tensor() for output in self.pipeline.run()]
-        return np.stack([np.asarray(output) for output in outputs])
+        outputs: Sequence[Any] = self.pipeline.run()  # waits for the GPU
+        return outputs
+
+
+def _arrays(outputs: Sequence[Any]) -> UInt8:
+    """Return a copy of a pipeline's outputs, (V, B, S, S, 3), in the host's memory."""
+    return np.stack([np.asarray(output.as_cpu().as_tensor()) for output in outputs])
 
 
 def _jpeg_outputs(graph: _Graph, device: str) -> list[Any]:

@@ -7,8 +7,10 @@ from importlib.util import find_spec
 
 from fastssd.data.decode.decoder import Decoder
 from fastssd.errors import ConfigError
+from fastssd.native.library import INSTALL, library, problem
 
 AUTO = "auto"
+NATIVE = "native"
 FFCV = "ffcv"
 """FFCV's own Loader, which is no `Decoder`: it draws its own crops; see `data/ffcv_loader.py`."""
 
@@ -19,62 +21,92 @@ class DecoderEntry:
 
     Attributes:
         requires: The module that it needs.
-        install: What to type when that module is missing.
-        build: Makes the decoder; imports what it needs only then.
+        install: What to type when that is missing.
+        build: Makes the decoder, for a number of threads that work on one batch; imports what it
+            needs only then.
+        problem: Why it cannot be used; empty where it can. By default, that its module is missing.
     """
 
     requires: str
     install: str
-    build: Callable[[], Decoder]
+    build: Callable[[int], Decoder]
+    problem: Callable[[], str] | None = None
+
+    @property
+    def missing(self) -> str:
+        """Why it cannot be used; empty where it can."""
+        if self.problem is not None:
+            return self.problem()
+        return "" if _installed(self.requires) else f"the module {self.requires} is missing"
 
     @property
     def present(self) -> bool:
-        """Whether the module is installed."""
-        return _installed(self.requires)
+        """Whether it can be used."""
+        return not self.missing
 
 
-def _torchvision() -> Decoder:
+def _native(threads: int) -> Decoder:
+    from fastssd.data.decode.native_decoder import NativeDecoder
+
+    return NativeDecoder(threads=threads)
+
+
+def _torchvision(threads: int) -> Decoder:
     from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
 
     return TorchvisionDecoder()
 
 
-def _dali() -> Decoder:
+def _dali(threads: int) -> Decoder:
     import torch
 
     from fastssd.data.decode.dali_decoder import MIXED, DaliDecoder
 
     if torch.cuda.is_available():
         return DaliDecoder(device=MIXED, device_id=torch.cuda.current_device(), threads=2)
-    return DaliDecoder()
+    return DaliDecoder(threads=threads)
+
+
+def _no_kernels() -> str:
+    return problem() if library() is None else ""
 
 
 DECODERS: dict[str, DecoderEntry] = {
-    # Best first: `auto` takes the first whose module is installed.
+    # Best first: `auto` takes the first that is there.
+    NATIVE: DecoderEntry(
+        requires="fastssd.native", install=INSTALL, build=_native, problem=_no_kernels
+    ),
     "torchvision": DecoderEntry(
-        requires="torchvision", install="pip install torchvision", build=_torchvision
+        requires="torchvision", install="`pip install torchvision`", build=_torchvision
     ),
     "dali": DecoderEntry(
-        requires="nvidia.dali", install="pip install 'fastssd[dali]'", build=_dali
+        requires="nvidia.dali", install="`pip install 'fastssd[dali]'`", build=_dali
     ),
 }
 
 
-def build_decoder(name: str = AUTO) -> Decoder:
-    """Return the decoder of that name; `auto` is the best of those installed.
+def build_decoder(name: str = AUTO, *, threads: int = 1) -> Decoder:
+    """Return the decoder of that name; `auto` is the best of those that are there.
 
     For `ffcv` it is that of `auto`: it decodes what FFCV's Loader does not, evaluation's images.
 
+    Args:
+        name: `data.decoder`.
+        threads: That work on one batch, where the decoder has threads of its own: as many as the
+            machine's for a caller that decodes one batch at a time.
+
     Raises:
-        ConfigError: If there is no such decoder, or its module is not installed.
+        ConfigError: If there is no such decoder, or what it needs is missing.
     """
     if name == FFCV and not _installed("ffcv"):
-        raise _missing(name, "ffcv", "pip install 'fastssd[ffcv]'")
+        raise ConfigError(
+            f"data.decoder={name}: the module ffcv is missing: `pip install 'fastssd[ffcv]'`"
+        )
     if name in (AUTO, FFCV):
         for entry in DECODERS.values():
             if entry.present:
-                return entry.build()
-        installs = " or ".join(f"`{entry.install}`" for entry in DECODERS.values())
+                return entry.build(threads)
+        installs = "; or ".join(entry.install for entry in DECODERS.values())
         raise ConfigError(f"data.decoder=auto: no decoder is installed: {installs}")
     if name not in DECODERS:
         choices = [AUTO, *DECODERS, FFCV]
@@ -82,9 +114,24 @@ def build_decoder(name: str = AUTO) -> Decoder:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"data.decoder={name}: choose one of {', '.join(choices)}{hint}")
     entry = DECODERS[name]
-    if not entry.present:
-        raise _missing(name, entry.requires, entry.install)
-    return entry.build()
+    if missing := entry.missing:
+        raise ConfigError(f"data.decoder={name}: {missing}: {entry.install}")
+    return entry.build(threads)
+
+
+def fallback_notice(name: str = AUTO) -> str:
+    """Return what a person should know of the decoder that stands in; empty if there is nothing.
+
+    Args:
+        name: `data.decoder`, which `build_decoder` accepted.
+    """
+    missing = DECODERS[NATIVE].missing
+    if name not in (AUTO, FFCV) or not missing:
+        return ""
+    return (
+        f"{missing}: images are decoded by {build_decoder(name).name}, two to four times as "
+        f"slowly; {INSTALL}"
+    )
 
 
 def _installed(module: str) -> bool:
@@ -92,7 +139,3 @@ def _installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # the package that the module would be in
         return False
-
-
-def _missing(name: str, module: str, install: str) -> ConfigError:
-    return ConfigError(f"data.decoder={name}: the module {module} is missing: `{install}`")

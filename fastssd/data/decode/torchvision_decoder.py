@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.io import ImageReadMode
 
 from fastssd.data.decode.crop import FILTER, crop_resized
-from fastssd.data.decode.decoder import DecodeError, Int64
+from fastssd.data.decode.decoder import DecodeError, Int64, output_of
+from fastssd.data.orientation import turn_batch
 from fastssd.data.storage.image import JPEG, StoredImage, UInt8
 
 # The operator behind `torchvision.io.decode_jpeg`. The function itself warns at every call since
@@ -31,17 +33,29 @@ class TorchvisionDecoder:
     name = "torchvision"
     filter = FILTER
 
-    def decode(self, images: Sequence[StoredImage], boxes: Int64, size: int) -> UInt8:
-        if boxes.ndim != 3 or boxes.shape[0] != len(images) or boxes.shape[2] != 4:
-            raise ValueError(f"boxes of shape {boxes.shape} for {len(images)} images")
-        out = np.empty((boxes.shape[1], len(images), size, size, 3), dtype=np.uint8)
+    def decode(
+        self,
+        images: Sequence[StoredImage],
+        boxes: Int64,
+        size: int,
+        *,
+        out: UInt8 | None = None,
+        turns: NDArray[np.uint8] | None = None,
+    ) -> UInt8:
+        out = output_of(images, boxes, size, out, turns)
+        damaged = {}
         for position, image in enumerate(images):
             try:
                 pixels = decode_pixels(image)
             except ValueError as error:
-                raise DecodeError(position, str(error)) from error
+                damaged[position] = str(error)
+                continue
             for view, box in enumerate(boxes[position]):
                 crop_resized(pixels, box, out[view, position])
+        if turns is not None:
+            turn_batch(out, turns)
+        if damaged:
+            raise DecodeError.of(damaged)
         return out
 
 

@@ -7,9 +7,8 @@ import numpy as np
 
 from fastssd.data.storage import beton_layout as layout
 from fastssd.data.storage.files import map_bytes
-from fastssd.data.storage.image import JPEG, RAW, StoredImage
-from fastssd.data.storage.storage import Int32
-from fastssd.errors import DataError
+from fastssd.data.storage.image import JPEG, RAW, StoredBatch, StoredImage
+from fastssd.data.storage.storage import Int32, Int64, address_of, check_samples
 
 _TYPE_IDS = [layout.TYPE_RGB_IMAGE, layout.TYPE_INT]
 _NAMES = [b"image", b"label"]
@@ -43,13 +42,26 @@ class BetonStorage:
         return len(self.sizes)
 
     def read(self, sample: int) -> StoredImage:
-        if not 0 <= sample < len(self.sizes):
-            raise DataError(f"{self._path}: has no sample {sample}: it holds {len(self.sizes)}")
+        check_samples(np.array([sample]), len(self.sizes), self._path)
         data = self._bytes[self._starts[sample] : self._ends[sample]]
         if not self._raw[sample]:
             return StoredImage(JPEG, data)
         height, width = self.sizes[sample]
         return StoredImage(RAW, data.reshape(height, width, 3))
+
+    def read_batch(self, samples: Int64) -> StoredBatch:
+        return self.locate(samples)
+
+    def locate(self, samples: Int64) -> StoredBatch:
+        check_samples(samples, len(self.sizes), self._path)
+        starts = self._starts[samples]
+        return StoredBatch(
+            addresses=(starts + address_of(self._bytes)).astype(np.uint64),
+            num_bytes=self._ends[samples] - starts,
+            raw=self._raw[samples],
+            sizes=self.sizes[samples],
+            owner=self._bytes,
+        )
 
 
 class BetonWriter:

@@ -72,7 +72,8 @@ def map_pixels(path: Path) -> UInt8:
         array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read ({_reason(error)}); {_REMEDY}") from error
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+    in_order = array.flags.c_contiguous  # its header may say otherwise
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not in_order:
         raise DataError(
             f"{path}: holds {array.dtype} {array.shape} where uint8 (N, height, width, 3) "
             f"is expected; {_REMEDY}"

@@ -11,14 +11,11 @@ from array import array
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastssd.data.storage.files import load_array, map_bytes, map_pixels, save_array
-from fastssd.data.storage.image import RAW, StoredImage, UInt8
-from fastssd.data.storage.storage import Int32, Storage
+from fastssd.data.storage.image import RAW, StoredBatch, StoredImage, UInt8
+from fastssd.data.storage.storage import Int32, Int64, Storage, address_of, check_samples
 from fastssd.errors import DataError
-
-Int64 = NDArray[np.int64]
 
 _HEADER_BYTES = 128  # what NumPy writes for any uint8 array of four dimensions below 10**20 images
 
@@ -27,27 +24,45 @@ class EqualStorage:
     """Images of one size, as one mapped array.
 
     Attributes:
-        images: (N, height, width, 3) uint8, mapped. For storages on the device.
+        pixels: (N * height * width, 3) uint8, mapped: those of all images, row by row.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.images: UInt8 = map_pixels(path)
+        self._images = map_pixels(path)
+        self.pixels: UInt8 = self._images.reshape(-1, 3)
         self.sizes: Int32 = np.tile(
-            np.array(self.images.shape[1:3], np.int32), (len(self.images), 1)
+            np.array(self._images.shape[1:3], np.int32), (len(self._images), 1)
         )
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self._images)
 
     def read(self, sample: int) -> StoredImage:
-        if not 0 <= sample < len(self.images):
-            raise _no_sample(self._path, sample, len(self.images))
-        return StoredImage(RAW, self.images[sample])
+        check_samples(np.array([sample]), len(self._images), self._path)
+        return StoredImage(RAW, self._images[sample])
+
+    def read_batch(self, samples: Int64) -> StoredBatch:
+        return self.locate(samples)
+
+    def locate(self, samples: Int64) -> StoredBatch:
+        check_samples(samples, len(self._images), self._path)
+        num_bytes = self._images[:1].nbytes
+        return StoredBatch(
+            addresses=(samples * num_bytes + address_of(self._images)).astype(np.uint64),
+            num_bytes=np.full(len(samples), num_bytes, dtype=np.int64),
+            raw=np.ones(len(samples), dtype=np.bool_),
+            sizes=self.sizes[samples],
+            owner=self._images,
+        )
 
 
 class PackedStorage:
-    """Images of different sizes, one after another in one mapped file."""
+    """Images of different sizes, one after another in one mapped file.
+
+    Attributes:
+        pixels: (P, 3) uint8, mapped: those of all images, row by row.
+    """
 
     def __init__(self, folder: Path, split: str) -> None:
         self._path = folder / f"{split}.pixels.bin"
@@ -67,16 +82,30 @@ class PackedStorage:
                 f"{self._path}: {len(self._bytes)} bytes do not match {split}.offsets.npy and "
                 f"{split}.sizes.npy; the file is truncated or damaged: convert again"
             )
+        self.pixels: UInt8 = self._bytes[self._offsets[0] : self._offsets[-1]].reshape(-1, 3)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def read(self, sample: int) -> StoredImage:
-        if not 0 <= sample < len(self.sizes):
-            raise _no_sample(self._path, sample, len(self.sizes))
+        check_samples(np.array([sample]), len(self.sizes), self._path)
         height, width = self.sizes[sample]
         pixels = self._bytes[self._offsets[sample] : self._offsets[sample + 1]]
         return StoredImage(RAW, pixels.reshape(height, width, 3))
+
+    def read_batch(self, samples: Int64) -> StoredBatch:
+        return self.locate(samples)
+
+    def locate(self, samples: Int64) -> StoredBatch:
+        check_samples(samples, len(self.sizes), self._path)
+        starts = self._offsets[samples]
+        return StoredBatch(
+            addresses=(starts + address_of(self._bytes)).astype(np.uint64),
+            num_bytes=self._offsets[samples + 1] - starts,
+            raw=np.ones(len(samples), dtype=np.bool_),
+            sizes=self.sizes[samples],
+            owner=self._bytes,
+        )
 
 
 def open_memory(folder: Path, split: str) -> Storage:
@@ -138,7 +167,3 @@ def _npy_header(shape: tuple[int, int, int, int]) -> bytes:
     if len(header) != _HEADER_BYTES:
         raise AssertionError(f"NumPy wrote a header of {len(header)} bytes for {shape}")
     return header
-
-
-def _no_sample(path: Path, sample: int, num_samples: int) -> DataError:
-    return DataError(f"{path}: has no sample {sample}: it holds {num_samples}")

@@ -1,13 +1,16 @@
 """What every storage format offers: reading by sample, and writing one sample after another."""
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastssd.data.storage.image import StoredImage
+from fastssd.data.storage.image import StoredBatch, StoredImage, UInt8
+from fastssd.errors import DataError
 
 Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
 
 
 class Storage(Protocol):
@@ -25,6 +28,40 @@ class Storage(Protocol):
         Raises:
             DataError: If the file does not hold it; names the file and the sample.
         """
+
+    def read_batch(self, samples: Int64) -> StoredBatch:
+        """Return several images, each as `read` gives it, without Python for each.
+
+        Args:
+            samples: (B,) int64; may repeat.
+
+        Raises:
+            DataError: As `read`, for the first that the file does not hold.
+        """
+
+    def locate(self, samples: Int64) -> StoredBatch:
+        """Return where images lie, as `read_batch`, without a look at what lies there.
+
+        For reading ahead: nothing waits for a disk.
+        """
+
+
+def check_samples(samples: Int64, num_samples: int, path: Path) -> None:
+    """Refuse samples that a file does not hold.
+
+    Raises:
+        DataError: For the first of them.
+    """
+    outside = (samples < 0) | (samples >= num_samples)
+    if outside.any():
+        sample = int(samples[outside.argmax()])
+        raise DataError(f"{path}: has no sample {sample}: it holds {num_samples}")
+
+
+def address_of(array: UInt8) -> int:
+    """Return where an array's first byte lies in memory."""
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 class StorageWriter(Protocol):

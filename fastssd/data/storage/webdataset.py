@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastssd.data.storage import tar_layout as layout
 from fastssd.data.storage.files import load_array, map_bytes, save_array
-from fastssd.data.storage.image import JPEG, RAW, StoredImage, UInt8
-from fastssd.data.storage.storage import Int32
+from fastssd.data.storage.image import JPEG, RAW, StoredBatch, StoredImage, UInt8
+from fastssd.data.storage.storage import Int32, Int64, address_of, check_samples
 from fastssd.errors import DataError
-
-Int64 = NDArray[np.int64]
 
 SHARD_BYTES = 1 << 30
 """A shard is closed once it is larger: what WebDataset's own tools aim at."""
@@ -46,15 +43,17 @@ class WebDatasetStorage:
         self._shard_of, self._starts = index[:, _SHARD].copy(), index[:, _OFFSET].copy()
         self._ends = self._starts + index[:, _SIZE]
         self._raw = index[:, _MODE] == _MODE_RAW
+        self._addresses = np.array([address_of(shard) for shard in self._shards], dtype=np.int64)
+        # Of raw images: what stands before the pixels, which end their member.
+        areas = self.sizes.astype(np.int64).prod(axis=1) * 3
+        self._before = np.where(self._raw, index[:, _SIZE] - areas, 0)
+        self._checked = np.zeros(len(index), dtype=np.bool_)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def read(self, sample: int) -> StoredImage:
-        if not 0 <= sample < len(self.sizes):
-            raise DataError(
-                f"{self._index_path}: has no sample {sample}: it holds {len(self.sizes)}"
-            )
+        check_samples(np.array([sample]), len(self.sizes), self._index_path)
         shard = int(self._shard_of[sample])
         content = self._shards[shard]
         start, end = int(self._starts[sample]), int(self._ends[sample])
@@ -72,6 +71,25 @@ class WebDatasetStorage:
         if not same_header or len(pixels) != height * width * 3:
             raise self._damaged(sample, shard)
         return StoredImage(RAW, pixels.reshape(height, width, 3))
+
+    def read_batch(self, samples: Int64) -> StoredBatch:
+        check_samples(samples, len(self.sizes), self._index_path)
+        # What stands before an image is looked at once: it lies in pages that are read anyway.
+        for sample in samples[~self._checked[samples]]:
+            self.read(int(sample))
+            self._checked[sample] = True
+        return self.locate(samples)
+
+    def locate(self, samples: Int64) -> StoredBatch:
+        check_samples(samples, len(self.sizes), self._index_path)
+        starts = self._starts[samples] + self._before[samples]
+        return StoredBatch(
+            addresses=(starts + self._addresses[self._shard_of[samples]]).astype(np.uint64),
+            num_bytes=self._ends[samples] - starts,
+            raw=self._raw[samples],
+            sizes=self.sizes[samples],
+            owner=self._shards,
+        )
 
     def _damaged(self, sample: int, shard: int) -> DataError:
         return DataError(

@@ -1,0 +1,84 @@
+"""Damaged images in training: which other image stands in for one, and the list of them.
+
+A damaged image is replaced by the next sample of its class, cyclically in the dataset's order, that
+decodes: cut and augmented as that sample's own view of the same number. The draw remains what it
+was, its label and its row in a table as well. What stands in is a function of the draw and the
+dataset alone, so a resumed run, or one of more processes, sees the same pixels.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastssd.data.draws import Int64
+
+
+def successors(labels: Int64, sample: int) -> Iterator[int]:
+    """Yield the other samples of a sample's class, those after it first."""
+    members = np.flatnonzero(labels == labels[sample])
+    after = int(np.searchsorted(members, sample, side="right"))
+    for member in np.concatenate([members[after:], members[:after]]):
+        if member != sample:
+            yield int(member)
+
+
+class Damage:
+    """The damaged images that this process met, each noted once. Safe to use from threads.
+
+    Args:
+        path: A file of JSON lines, one for each image; what is there, of an earlier process of the
+            run, is not noted again.
+        warn: Told of each image that is new.
+    """
+
+    def __init__(self, path: Path, *, warn: Callable[[str], None]) -> None:
+        self._path = path
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._known = {(entry["split"], entry["sample"]) for entry in _entries(path)}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def note(self, *, split: str, sample: int, file: str, reason: str, replaced_by: int) -> None:
+        """Note a damaged image.
+
+        Args:
+            split: Its split's name.
+            sample: Its number.
+            file: The source file that it came from.
+            reason: What the decoder found.
+            replaced_by: The sample that stood in for it, the first time.
+        """
+        entry = {
+            "split": split,
+            "sample": sample,
+            "file": file,
+            "reason": reason,
+            "replaced_by": replaced_by,
+        }
+        with self._lock:
+            if (split, sample) in self._known:
+                return
+            self._known.add((split, sample))
+            with self._path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(entry) + "\n")
+        self._warn(
+            f"{file} (sample {sample} of {split}) is damaged: {reason}; sample {replaced_by} "
+            "stands in for it (data.on_error=replace)"
+        )
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """Return a file's whole lines; one that a kill cut short is taken off."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        path.write_bytes(whole)
+    return [json.loads(line) for line in whole.splitlines()]

@@ -1,0 +1,65 @@
+"""Telling the system which parts of mapped files will be read soon: the plan is known."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from fastssd.data.storage.image import StoredBatch
+from fastssd.native import library
+
+_CALM_AFTER = 16
+"""Batches in memory in a row after which only every `_CALM_AFTER`-th is looked at: in a file that
+the system holds as a whole even looking costs, where images are small."""
+
+
+class ReadAhead:
+    """Has the system read the images of later batches while earlier ones are decoded.
+
+    Nothing waits for the disk, nothing is kept here: the pages go to the system's file cache. Where
+    the native kernels are missing it does nothing. Safe to use from several threads.
+
+    Args:
+        may_look: Whether the system tells truly what is in memory, as it does to who may write
+            the file; otherwise everything is asked for.
+
+    Attributes:
+        num_images: Looked at so far, about, as threads may count at once.
+        num_absent: Of them not in memory as a whole, and so asked for.
+    """
+
+    def __init__(self, *, may_look: bool) -> None:
+        self._look = int(may_look)
+        self._advise = _advise()
+        self._in_memory = 0  # batches in a row
+        self.num_images = 0
+        self.num_absent = 0
+
+    def announce(self, locate: Callable[[], StoredBatch]) -> None:
+        """Have images read that will be wanted soon.
+
+        Args:
+            locate: Returns where they are; not called where there is nothing to do.
+        """
+        if self._advise is None:
+            return
+        calm = self._in_memory >= _CALM_AFTER
+        if calm and self._in_memory % _CALM_AFTER:
+            self._in_memory += 1
+            return
+        batch = locate()
+        absent = self._advise(
+            batch.addresses.ctypes.data, batch.num_bytes.ctypes.data, len(batch), self._look
+        )
+        self.num_images += len(batch)
+        self.num_absent += absent
+        self._in_memory = 0 if absent else self._in_memory + 1
+
+
+def _advise() -> Callable[..., int] | None:
+    if library.library() is None:
+        return None
+    arguments: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    found: Callable[..., int] = library.function(
+        "fastssd_advise", arguments=arguments, result=ctypes.c_int64
+    )
+    return found

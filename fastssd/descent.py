@@ -1,0 +1,81 @@
+"""From losses to new weights: backward pass, loss scale and SGD, with little work for the host."""
+
+import functools
+import operator
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fastssd.config import TrainingConfig
+
+_FUSED_DEVICES = frozenset({"cpu", "cuda"})
+
+
+class Descent:
+    """SGD on a stage's weights.
+
+    One kernel updates many weights at once (PyTorch's fused SGD), and nothing here waits for the
+    device, also where fp16's scale makes a step be left out. Accelerate's `backward`, `step` and
+    `zero_grad` do the same after looking for optional packages and signatures, at every step.
+
+    Args:
+        stage: Already on its device, as its weights must not be replaced afterwards.
+        training: Momentum, weight decay.
+        device: The stage's.
+        scaler: Scales losses so that fp16 gradients keep their small values; None otherwise.
+
+    Attributes:
+        optimizer: For its state.
+    """
+
+    def __init__(
+        self,
+        stage: nn.Module,
+        training: TrainingConfig,
+        *,
+        device: torch.device,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self._parameters = [weight for weight in stage.parameters() if weight.requires_grad]
+        self._scaler = scaler
+        self.optimizer = torch.optim.SGD(
+            self._parameters,
+            lr=training.lr,
+            momentum=training.momentum,
+            nesterov=training.nesterov,
+            weight_decay=training.weight_decay,
+            fused=device.type in _FUSED_DEVICES,
+        )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    def backward(self, losses: Mapping[str, Tensor], *, share: int = 1) -> None:
+        """Add the gradients of a micro-batch.
+
+        Args:
+            losses: Scalars, whose sum is minimised; at least one.
+            share: Of how many micro-batches this is one.
+        """
+        total = functools.reduce(operator.add, losses.values())
+        if share > 1:
+            total = total / share
+        if self._scaler is not None:
+            total = self._scaler.scale(total)
+        total.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, rate: float) -> None:
+        """Move the weights by the gradients, at a learning rate, and drop the gradients."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        for weight in self._parameters:
+            weight.grad = None

@@ -1,0 +1,83 @@
+/* Huffman decoding of baseline JPEG: tables that give a symbol with all its bits in one look. */
+#ifndef FASTSSD_HUFFMAN_H
+#define FASTSSD_HUFFMAN_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define FASTSSD_LOOK 10 /* bits that are looked at; longer codes take a loop */
+
+/* An entry: bits 0-5 all bits of the symbol (its code's and its value's), 0 for a code that is
+   longer or none; 8-11 the value's; 16-20 coefficients to go on by. */
+struct fastssd_huffman {
+    uint32_t look[1 << FASTSSD_LOOK];
+    int32_t beyond[18]; /* by length: the first code, aligned to 16 bits, that is longer */
+    int32_t offset[17];
+    uint8_t symbols[256];
+    int is_ac;
+};
+
+/* Build a table from a DHT segment's 16 counts and symbols. Returns 0 if they are none. */
+int fastssd_huffman_build(struct fastssd_huffman *table, const uint8_t *counts, int is_ac);
+
+/* The entry of a symbol. */
+static inline uint32_t fastssd_huffman_entry(int symbol, int length, int is_ac) {
+    int size = symbol & 15, run = symbol >> 4;
+    int forward = !is_ac ? 0 : size > 0 ? run + 1 : run == 15 ? 16 : 0;
+    return (uint32_t)(length + size) | (uint32_t)size << 8 | (uint32_t)forward << 16;
+}
+
+/* The bits of a segment, left-aligned. Behind `end` there are zeros to be read. */
+struct fastssd_bits {
+    uint64_t held;
+    int count;
+    const uint8_t *at, *end;
+};
+
+static inline void fastssd_bits_fill(struct fastssd_bits *bits) {
+    if (bits->count < 32) {
+        uint64_t next;
+        memcpy(&next, bits->at, 8);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        next = __builtin_bswap64(next);
+#endif
+        bits->held |= next >> bits->count;
+        bits->at += (63 - bits->count) >> 3;
+        bits->count |= 56;
+    }
+}
+
+/* The entry of a code of more than FASTSSD_LOOK bits; 0 for none. */
+static inline uint32_t fastssd_huffman_long(const struct fastssd_huffman *table, uint64_t held) {
+    int32_t code = (int32_t)(held >> 48);
+    int length = FASTSSD_LOOK + 1;
+    while (length <= 16 && code >= table->beyond[length])
+        length++;
+    if (length > 16)
+        return 0;
+    int symbol = table->symbols[((code >> (16 - length)) + table->offset[length]) & 255];
+    return fastssd_huffman_entry(symbol, length, table->is_ac);
+}
+
+/* Take the next symbol's bits; returns its entry, 0 for none. *value gets its value, if any. */
+static inline uint32_t fastssd_take(struct fastssd_bits *bits,
+                                    const struct fastssd_huffman *table, int *value) {
+    fastssd_bits_fill(bits);
+    uint64_t held = bits->held;
+    uint32_t entry = table->look[held >> (64 - FASTSSD_LOOK)];
+    if (__builtin_expect((entry & 63) == 0, 0)) {
+        entry = fastssd_huffman_long(table, held);
+        if (entry == 0)
+            return 0;
+    }
+    int all = entry & 63, size = entry >> 8 & 15;
+    bits->held = held << all;
+    bits->count -= all;
+    /* `size` bits, of which a leading 0 says that the value is negative. */
+    uint64_t tail = held << (all - size);
+    uint32_t negative = (uint32_t)((int64_t)~tail >> 63);
+    *value = (int)(tail >> 1 >> (63 - size)) - (int)(negative & ((1u << size) - 1));
+    return entry;
+}
+
+#endif

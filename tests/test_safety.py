@@ -1,0 +1,141 @@
+"""Nothing that a user may have been given is executed: no unsafe reader is called anywhere."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path for folder in ("fastssd", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+)
+ONE_READER_OF_PICKLES = ROOT / "fastssd/data/sources/plain_pickle.py"
+
+# The last parts of dotted names of calls.
+FORBIDDEN = {
+    "pickle.load": "runs what a file says",
+    "pickle.loads": "runs what a file says",
+    "cPickle.load": "runs what a file says",
+    "dill.load": "runs what a file says",
+    "joblib.load": "runs what a file says",
+    "marshal.load": "trusts a file",
+    "marshal.loads": "trusts a file",
+    "shelve.open": "runs what a file says",
+    "pandas.read_pickle": "runs what a file says",
+    "yaml.load": "makes any object: yaml.safe_load",
+    "yaml.load_all": "makes any object: yaml.safe_load_all",
+    "yaml.unsafe_load": "makes any object",
+    "yaml.full_load": "makes many objects: yaml.safe_load",
+    "OmegaConf.load": "resolves ${...}: fastssd.recipe_file",
+    "register_new_resolver": "lets a config call functions",
+    "eval": "runs text",
+    "exec": "runs text",
+    "os.system": "runs text",
+    "os.popen": "runs text",
+    "extractall": "writes where an archive says",
+    "shutil.unpack_archive": "writes where an archive says",
+    "torch.jit.load": "runs what a file says",
+    "load_state_dict_from_url": "loads a pickle from the network",
+    "torch.hub.load": "runs code from the network",
+    "broadcast_object_list": "unpickles",
+    "gather_object": "unpickles",
+    "all_gather_object": "unpickles",
+}
+
+
+def calls():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                yield path, node, ast.unparse(node.func)
+
+
+def option(node, name):
+    return next((ast.unparse(each.value) for each in node.keywords if each.arg == name), None)
+
+
+def test_no_call_loads_or_runs_what_a_file_says():
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {name} {FORBIDDEN[forbidden]}"
+        for path, node, name in calls()
+        for forbidden in FORBIDDEN
+        if name == forbidden or name.endswith(f".{forbidden}")
+        if not (forbidden == "eval" and "." in name)  # a network's
+    ]
+    assert not found
+
+
+def test_weights_of_torch_are_loaded_as_weights_only():
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, node, name in calls()
+        if name == "torch.load" and option(node, "weights_only") != "True"
+    ]
+    assert not found
+
+
+def test_no_array_is_loaded_with_pickles():
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, node, name in calls()
+        if option(node, "allow_pickle") not in (None, "False")
+        or (name.endswith("fromfile") and "pickle" in ast.unparse(node))
+    ]
+    assert not found
+
+
+def test_archives_are_read_where_they_lie():
+    # tar.extract writes a member under the name that the archive gives it; extractfile does not.
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
+        for path, node, name in calls()
+        if name.endswith(".extract") and option(node, "filter") != "'data'"
+    ]
+    assert not found
+
+
+def test_a_shell_is_never_given_text():
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, node, name in calls()
+        if name.startswith("subprocess.") and option(node, "shell") not in (None, "False")
+    ]
+    assert not found
+
+
+def test_pickles_are_read_by_one_module_which_calls_nothing_that_they_name():
+    users = {
+        path
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and any(
+            name.split(".")[0] in ("pickle", "cPickle", "dill", "joblib", "cloudpickle")
+            for name in [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+        )
+    }
+    assert users == {ONE_READER_OF_PICKLES}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.env:HOME}",
+        "${oc.decode:${oc.env:HOME}}",
+        "${output}",
+        "x${seed}",
+        "!!python/object/apply:os.system [touch /tmp/never]",
+        "!!python/name:os.system",
+    ],
+)
+def test_a_config_resolves_and_makes_nothing(tmp_path, value):
+    from fastssd.errors import ConfigError
+    from fastssd.recipe_file import load_config
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output: {value}\ndata: {{path: x}}\naugment: {{size: 8}}\n")
+    with pytest.raises(ConfigError):
+        load_config(recipe)
+    recipe.write_text("output: run\ndata: {path: x}\naugment: {size: 8}\n")
+    with pytest.raises(ConfigError):
+        load_config(recipe, [f"augment.mean={value}"])

@@ -1,0 +1,49 @@
+"""Check that every file of a dataset directory is the one that its conversion wrote.
+
+    python tools/check_dataset.py DATASET
+
+Training compares all sizes and the content of small files; this compares everything, as after
+copying a dataset to another disk.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __spec__ is None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fastssd.data.checksums import FILES, damaged_files
+from fastssd.data.dataset import open_dataset
+from fastssd.errors import DataError, FastssdError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check what the command line names, and return the exit code of the contract."""
+    parser = argparse.ArgumentParser(
+        prog="check_dataset", description="Compare a dataset's files with their checksums."
+    )
+    parser.add_argument("dataset", type=Path, metavar="DATASET")
+    options = parser.parse_args(arguments)
+    try:
+        meta = open_dataset(options.dataset).meta
+    except FastssdError as error:
+        print(f"check_dataset: {error}", file=sys.stderr)
+        return error.exit_code
+    problems = list(damaged_files(options.dataset, meta, whole=True))
+    for problem in problems:
+        print(f"check_dataset: {problem}", file=sys.stderr)
+    if problems:
+        return DataError.exit_code
+    files = meta.get(FILES)
+    if not files:
+        print(f"{options.dataset}: an older conversion, which noted no checksums: convert it again")
+        return 0
+    size = sum(file["bytes"] for file in files.values())
+    print(f"{options.dataset}: {len(files)} files, {size:,} bytes, all as they were written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
