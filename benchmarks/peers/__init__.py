@@ -1,0 +1,1 @@
+"""Other projects' loaders in their best documented settings, one file each."""
