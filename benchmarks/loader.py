@@ -69,10 +69,10 @@ class Sizes:
     photographs: int = 1000
     mosaics: int = 60
     batch_size: int = 64
-    uncounted: int = 4
-    counted: int = 12
-    counted_parts: int = 8
-    compiled: int = 3
+    uncounted: int = 3
+    counted: int = 7
+    counted_parts: int = 6
+    compiled: int = 2
 
 
 QUICK = Sizes(8, 4, batch_size=8, uncounted=1, counted=1, counted_parts=1, compiled=1)
@@ -121,7 +121,7 @@ def photograph_rows(
     kept = make_store(folder / "keep", store.photographs, jpeg="keep")
     make = partial(make_loaders, batch_size=sizes.batch_size, options=options)
     loaders = make(store, (PILLOW, TORCHVISION, DALI, FFCV, *ours()))
-    of_large = make(large, (DALI, *ours()) + ((FFCV,) if sizes.compiled > 1 else ()))
+    of_large = make(large, (DALI, OURS) + ((FFCV,) if sizes.compiled > 1 else ()))
     originals = make(kept, (OURS,) + ((FFCV,) if sizes.compiled > 2 else ()))
     notes: dict[str, str] = {}
     rows: list[Row] = []

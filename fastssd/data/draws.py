@@ -1,5 +1,6 @@
 """A draw is (sample, view): what plans produce, loaders consume and tables are keyed by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -32,6 +33,12 @@ class Draws:
 
     def __getitem__(self, rows: slice | Int64) -> Self:
         return type(self)(self.samples[rows], self.views[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence["Draws"]) -> Self:
+        """Return draws one after another."""
+        samples = np.concatenate([part.samples for part in parts])
+        return cls(samples, np.concatenate([part.views for part in parts]))
 
 
 def pack_view(epoch: ArrayLike, repetition: ArrayLike) -> Int64:

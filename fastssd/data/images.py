@@ -40,6 +40,8 @@ PIXELS, LABELS, CHECKSUMS = "pixels", "labels", "checksums"
 """Keys of a fetched batch; the augmentation's parameters stand under `PARAMETER` + their name."""
 PARAMETER = "augment."
 
+_BYTES_TOGETHER, _MOST_TOGETHER = 4 << 20, 8
+
 
 def image_fetch(
     split: Split,
@@ -77,6 +79,19 @@ def checksums_of(pixels: UInt8) -> Int64:
     """Return (B,) checksums of each draw's pixels (V, B, S, S, 3) in all its views."""
     sums = [zlib.crc32(pixels[:, i].tobytes()) for i in range(pixels.shape[1])]
     return np.array(sums, dtype=np.int64)
+
+
+def parted(batch: HostBatch, lengths: Sequence[int]) -> list[HostBatch]:
+    """Cut a batch into successive ones of so many draws; they share its memory where they can."""
+    ends = np.cumsum(lengths).tolist()
+    return [
+        {
+            # Draws are the second axis of pixels, behind the views.
+            name: values[:, start:end].contiguous() if name == PIXELS else values[start:end]
+            for name, values in batch.items()
+        }
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
 
 
 @runtime_checkable
@@ -134,6 +149,15 @@ class ImageFetch:
     def threads(self) -> int:
         """Threads that work on one batch."""
         return self._decoder.threads if isinstance(self._decoder, Threaded) else 1
+
+    def num_together(self, draws: Draws) -> int:
+        """Return how many batches of small images have so many pixels that Python costs little."""
+        side = self._augmentation.size
+        return min(_MOST_TOGETHER, _BYTES_TOGETHER // (3 * side * side * len(draws)))
+
+    def together(self, batches: Sequence[Draws]) -> list[HostBatch]:
+        """Return several batches, made by one call."""
+        return parted(self(Draws.joined(batches)), [len(draws) for draws in batches])
 
     def announce(self, draws: Draws) -> None:
         """Have the system read what these draws need."""

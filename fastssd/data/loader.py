@@ -7,7 +7,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -60,6 +61,17 @@ class Completes(Protocol):
         """Return a batch, itself on the device, with what it lacked."""
 
 
+@runtime_checkable
+class FetchesTogether(Protocol):
+    """A fetch that makes several small batches at little more than the cost of one."""
+
+    def num_together(self, draws: Draws) -> int:
+        """Return how many batches of that size are best made by one call."""
+
+    def together(self, batches: Sequence[Draws]) -> list[HostBatch]:
+        """Return what single calls would, batch by batch."""
+
+
 def prefetched(
     batches: Iterable[Draws],
     fetch: Fetch,
@@ -72,7 +84,8 @@ def prefetched(
 ) -> Generator[tuple[Draws, HostBatch], None, None]:
     """Yield each batch's draws with what `fetch` makes of them, in order.
 
-    At most `threads + prefetch` batches exist beside the one in use. An error in `fetch` is raised
+    At most `threads + prefetch` batches, or groups of small ones that are made together
+    (`FetchesTogether`), exist beside the one in use. An error in `fetch` is raised
     here, at the batch it belongs to. When the iteration is closed or abandoned, pending work is
     dropped and the threads end.
 
@@ -95,21 +108,29 @@ def prefetched(
     remaining = iter(batches)
     buffers = Buffers(keep=threads + prefetch + 2, pin_memory=True) if pin_memory else None
     announcing = isinstance(fetch, ReadsAhead) and read_ahead > 0
-    announced: deque[Draws] = deque()  # taken from the plan, but not yet given to a thread
+    waiting = deque(islice(remaining, 1))  # taken from the plan, but not yet given to a thread
+    unannounced = list(waiting)
+    group = 1
+    if waiting and isinstance(fetch, FetchesTogether):
+        group = max(1, fetch.num_together(waiting[0]))
 
-    def make(job: "_Job") -> HostBatch:
+    def make(job: "_Job") -> Iterator[HostBatch]:
         if isinstance(fetch, ReadsAhead):
             for draws in job.announce:
                 fetch.announce(draws)
-        batch = fetch(job.draws)
-        return batch if buffers is None else packed(batch, buffers)
+        for batch in _made(fetch, job.draws):
+            yield batch if buffers is None else packed(batch, buffers)
 
     def take(count: int) -> Iterator["_Job"]:
         for _ in range(count):
-            taken = list(islice(remaining, 1 + read_ahead - len(announced) if announcing else 1))
-            announced.extend(taken)
-            if announced:
-                yield _Job(announced.popleft(), taken if announcing else [])
+            missing = group + (read_ahead if announcing else 0) - len(waiting)
+            taken = list(islice(remaining, max(0, missing)))
+            waiting.extend(taken)
+            unannounced.extend(taken)
+            if waiting:
+                draws = [waiting.popleft() for _ in range(min(group, len(waiting)))]
+                yield _Job(draws, unannounced[:] if announcing else [])
+                unannounced.clear()
 
     pool = _Pool(threads, make)
     pending: deque[_Job] = deque()
@@ -119,36 +140,41 @@ def prefetched(
             pool.wait(pending[0], timeout)
             ready = pending.popleft()
             pending.extend(map(pool.add, take(1)))
-            draws, batch = ready.draws, ready.result()
-            del ready  # nothing here may keep a batch alive that its consumer is done with
-            yield draws, batch
-            del draws, batch
+            while ready.made:
+                # Nothing here may keep a batch alive that its consumer is done with.
+                yield ready.draws.pop(0), ready.made.popleft()
+            if ready.error is not None:
+                raise ready.error
+            del ready
     finally:
         pool.close(timeout)
 
 
-class _Job:
-    """A batch to be made."""
+def _made(fetch: Fetch, batches: Sequence[Draws]) -> Iterable[HostBatch]:
+    """Return what a fetch makes of batches; an error comes where its batch is due."""
+    if len(batches) > 1 and isinstance(fetch, FetchesTogether):
+        # One by one if that fails: only the batch that is at fault has the error.
+        with suppress(Exception):
+            return fetch.together(batches)
+    return map(fetch, batches)
 
-    def __init__(self, draws: Draws, announce: list[Draws]) -> None:
+
+class _Job:
+    """Batches to be made by one thread."""
+
+    def __init__(self, draws: list[Draws], announce: list[Draws]) -> None:
         self.draws = draws
         self.announce = announce
         self.thread: threading.Thread | None = None
         self.done = threading.Event()
-        self.batch: HostBatch | None = None
-        self.error: BaseException | None = None
-
-    def result(self) -> HostBatch:
-        if self.error is not None:
-            raise self.error
-        assert self.batch is not None
-        return self.batch
+        self.made: deque[HostBatch] = deque()
+        self.error: BaseException | None = None  # behind those that were made
 
 
 class _Pool:
     """Threads that make batches; they start with the first one."""
 
-    def __init__(self, size: int, make: Callable[[_Job], HostBatch]) -> None:
+    def __init__(self, size: int, make: Callable[[_Job], Iterator[HostBatch]]) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         # Threads that are stuck must not keep the process from ending, so none is waited for by
         # the interpreter; `_close_all` waits instead.
@@ -219,12 +245,12 @@ def _close_all() -> None:
         pool.close(TIMEOUT)
 
 
-def _work(jobs: "SimpleQueue[_Job | None]", make: Callable[[_Job], HostBatch]) -> None:
+def _work(jobs: "SimpleQueue[_Job | None]", make: Callable[[_Job], Iterator[HostBatch]]) -> None:
     _step_back()
     while (job := jobs.get()) is not None:
         job.thread = threading.current_thread()
         try:
-            job.batch = make(job)
+            job.made.extend(make(job))
         except BaseException as error:
             job.error = error
         job.done.set()

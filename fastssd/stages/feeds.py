@@ -1,6 +1,6 @@
 """From a plan to a stage's batches on the device: this rank's share, prefetched, augmented."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from fastssd.data.loader import (
     TIMEOUT,
     Completes,
     Fetch,
+    FetchesTogether,
     HostBatch,
     ReadsAhead,
     Threaded,
@@ -29,6 +30,7 @@ from fastssd.stages.batch import Batch
 from fastssd.stages.table import COLUMN, Table
 from fastssd.stages.table_files import FEATURES, IDS, LOGITS, REST
 
+_NO_LIMIT = 1 << 30
 _AT_ONCE = 2
 """Batches in the making at a time where a decoder has threads of its own."""
 
@@ -248,6 +250,27 @@ class Together:
     def threads(self) -> int:
         """Threads that work on one batch."""
         return max(fetch.threads if isinstance(fetch, Threaded) else 1 for fetch in self.fetches)
+
+    def num_together(self, draws: Draws) -> int:
+        """Return how many batches are best made by one call; those of a table never need it."""
+        wanted = [
+            fetch.num_together(draws) if isinstance(fetch, FetchesTogether) else _NO_LIMIT
+            for fetch in self.fetches
+        ]
+        return 1 if min(wanted) == _NO_LIMIT else min(wanted)
+
+    def together(self, batches: Sequence[Draws]) -> list[HostBatch]:
+        """Return several batches, made by one call of each fetch that can."""
+        made: list[HostBatch] = [{} for _ in batches]
+        for fetch in self.fetches:
+            parts = (
+                fetch.together(batches)
+                if isinstance(fetch, FetchesTogether)
+                else map(fetch, batches)
+            )
+            for batch, part in zip(made, parts, strict=True):
+                batch |= part
+        return made
 
     def announce(self, draws: Draws) -> None:
         """Have the system read what these draws need."""

@@ -309,3 +309,17 @@ def test_a_decoder_with_threads_of_its_own_is_known_by_them(split):
 
     assert image_fetch(split, TorchvisionDecoder(), Views()).threads == 1
     assert image_fetch(split, Threaded(), Views()).threads == 3
+
+
+def test_small_batches_made_together_are_those_made_alone(split):
+    fetch = image_fetch(split, TorchvisionDecoder(), Views(), checksums=True)
+    batches = [DRAWS, DRAWS[:1], DRAWS[1:3]]
+
+    assert 1 < fetch.num_together(DRAWS) <= 8
+    assert fetch.num_together(Draws.joined([DRAWS] * 20_000)) < 2
+    for made, draws in zip(fetch.together(batches), batches, strict=True):
+        alone = fetch(draws)
+        assert made.keys() == alone.keys()
+        for name, values in alone.items():
+            assert made[name].is_contiguous()
+            assert torch.equal(made[name], values), name

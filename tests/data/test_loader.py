@@ -368,3 +368,48 @@ def test_two_loaders_run_side_by_side_without_mixing():
     pairs = [(number_of(a), number_of(b)) for (a, _), (b, _) in zip(first, second, strict=True)]
 
     assert pairs == [(n, n + 100) for n in range(5)]
+
+
+class ThreeTogether:
+    """Makes three batches a call; a call for `broken` among others fails as a whole."""
+
+    def __init__(self, broken=None):
+        self.broken = broken
+        self.calls = []
+
+    def __call__(self, draws):
+        if number_of(draws) == self.broken:
+            raise ValueError(f"batch {self.broken}")
+        return fetch_number(draws)
+
+    def num_together(self, draws):
+        return 3
+
+    def together(self, batches):
+        self.calls.append([number_of(draws) for draws in batches])
+        return [self(draws) for draws in batches]
+
+
+@pytest.mark.parametrize("num_batches", [0, 1, 3, 8])
+def test_batches_made_together_come_one_by_one_in_order(num_batches):
+    fetch = ThreeTogether()
+
+    pairs = list(loaded(map(draws_of, range(num_batches)), fetch, threads=1))
+
+    assert [(number_of(draws), int(batch["number"])) for draws, batch in pairs] == [
+        (number, number) for number in range(num_batches)
+    ]
+    assert fetch.calls == [
+        list(range(start, min(start + 3, num_batches)))
+        for start in range(0, num_batches, 3)
+        if num_batches - start > 1  # a single one is not worth it
+    ]
+
+
+@pytest.mark.parametrize("broken", range(6))
+def test_of_batches_made_together_only_the_one_at_fault_has_the_error(broken):
+    batches = loaded(map(draws_of, range(9)), ThreeTogether(broken))
+
+    assert [number_of(draws) for draws, _ in islice(batches, broken)] == list(range(broken))
+    with pytest.raises(ValueError, match=f"batch {broken}"):
+        next(batches)

@@ -81,8 +81,35 @@ static const uint8_t *row_of(const struct source *source, int row) {
     return to;
 }
 
+/* Copy a box of interleaved pixels, zeros outside, without a row in between. */
+static void copy_straight(const struct source *source, int mirror_y, uint8_t *out) {
+    const struct fastssd_picture *picture = source->picture;
+    const struct fastssd_rect *held = &picture->held;
+    int size = source->width;
+    int64_t x0 = at_least(source->x, held->x0), x1 = at_most(source->x + size, held->x1);
+    size_t row_bytes = 3 * (size_t)size;
+    size_t left = x0 < x1 ? 3 * (size_t)(x0 - source->x) : row_bytes;
+    size_t count = x0 < x1 ? 3 * (size_t)(x1 - x0) : 0;
+    for (int row = 0; row < size; row++) {
+        uint8_t *to = out + row_bytes * (size_t)(mirror_y ? size - 1 - row : row);
+        int64_t y = source->y + row;
+        if (y < held->y0 || y >= held->y1 || count == 0) {
+            memset(to, 0, row_bytes);
+            continue;
+        }
+        memset(to, 0, left);
+        memcpy(to + left, picture->rgb + (y - held->y0) * picture->stride + 3 * (x0 - held->x0),
+               count);
+        memset(to + left + count, 0, row_bytes - left - count);
+    }
+}
+
 static int copy(struct source *source, int mirror_x, int mirror_y, uint8_t *out) {
     int size = source->width;
+    if (source->picture->rgb && !mirror_x) {
+        copy_straight(source, mirror_y, out);
+        return 1;
+    }
     if (!open_source(source, 1))
         return 0;
     for (int y = 0; y < size; y++) {
@@ -90,10 +117,6 @@ static int copy(struct source *source, int mirror_x, int mirror_y, uint8_t *out)
         uint8_t *to = out + (size_t)3 * size * (mirror_y ? size - 1 - y : y);
         if (!row)
             return 0;
-        if (source->pixel == 3 && !mirror_x) {
-            memcpy(to, row, 3 * (size_t)size);
-            continue;
-        }
         const uint8_t *green = row + source->channel, *blue = green + source->channel;
         for (int x = 0; x < size; x++) {
             uint8_t *at = to + 3 * (mirror_x ? size - 1 - x : x);
