@@ -122,7 +122,7 @@ def photograph_rows(
     make = partial(make_loaders, batch_size=sizes.batch_size, options=options)
     loaders = make(store, (PILLOW, TORCHVISION, DALI, FFCV, *ours()))
     of_large = make(large, (DALI, OURS) + ((FFCV,) if sizes.compiled > 1 else ()))
-    originals = make(kept, (OURS,) + ((FFCV,) if sizes.compiled > 2 else ()))
+    originals = make(kept, (OURS, DALI) + ((FFCV,) if sizes.compiled > 2 else ()))
     notes: dict[str, str] = {}
     rows: list[Row] = []
     try:
