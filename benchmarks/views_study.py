@@ -60,7 +60,10 @@ def main() -> int:
                 write_json(options.json, results, dataset, options.output)
             number, seed = tasks[done]
             print(f"{len(results)}/{len(tasks)}: {VARIANTS[number].name}, seed {seed}", flush=True)
-    print(table(summarise(list(results.values()))))
+    summary = summarise(list(results.values()))
+    if options.figure:
+        draw(summary, options.figure)
+    print(table(summary))
     return 0
 
 
@@ -85,7 +88,9 @@ def _trial(dataset: Path, output: Path, number: int, seed: int) -> dict[str, Any
 def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return mean and sample standard deviation over the seeds, of each variant and row."""
     summary = []
-    for variant in VARIANTS:
+    for variant in sorted(
+        VARIANTS, key=lambda v: (v.plan != "instance", v.views, v.label != "clean")
+    ):
         mine = sorted((r for r in results if r["variant"] == variant.name), key=lambda r: r["seed"])
         if not mine:
             continue
@@ -111,6 +116,33 @@ def table(summary: list[dict[str, Any]], split: str = "test") -> str:
         cells += [_cell(entry[f"IV {split}"]["few"]), str(len(entry["seeds"]))]
         lines.append(f"| {entry['variant']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def draw(summary: list[dict[str, Any]], path: Path) -> None:
+    """Draw the overall test accuracy of every variant, mean and standard deviation over seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.45 * len(summary) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    # Colours that colour-blind readers can tell apart (Okabe and Ito), and a shape for each.
+    looks = {"II": ("#999999", "s"), "III-soft": ("#0072B2", "o"), "IV": ("#D55E00", "D")}
+    for offset, (row, (colour, marker)) in zip((-0.2, 0.0, 0.2), looks.items(), strict=True):
+        spreads = [entry[f"{row} test"]["overall"] for entry in summary]
+        axes.errorbar(
+            [spread["mean"] for spread in spreads],
+            [place + offset for place in range(len(summary))],
+            xerr=[spread["std"] for spread in spreads],
+            fmt=marker,
+            color=colour,
+            capsize=3,
+            label=row,
+        )
+    axes.set_yticks(range(len(summary)), [entry["variant"] for entry in summary])
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("test accuracy in percent, all classes")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
+    figure.savefig(path)
 
 
 def write_json(
@@ -151,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="train/CLASS/* and test/CLASS/* of CIFAR-10")
     parser.add_argument("--output", type=Path, required=True, help="kept between calls")
     parser.add_argument("--json", type=Path, help="write summary and trials here")
+    parser.add_argument("--figure", type=Path, help="draw the test accuracies here")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trials at a time")
     return parser
