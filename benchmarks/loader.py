@@ -69,9 +69,9 @@ class Sizes:
     photographs: int = 1000
     mosaics: int = 60
     batch_size: int = 64
-    uncounted: int = 3
-    counted: int = 7
-    counted_parts: int = 6
+    uncounted: int = 4
+    counted: int = 10
+    counted_parts: int = 10
     compiled: int = 2
 
 

@@ -38,19 +38,17 @@ def memory_rows(store: Store, options: argparse.Namespace) -> tuple[list[Row], d
 
     Args:
         store: The photographs.
-        options: Of the benchmark: `threads`, `repeats` (3 at most are made: memory repeats well,
-            and a process takes seconds), `quick`, `alone`.
+        options: Of the benchmark: `threads`, `quick`, `alone`. There is one repeat: peaks repeat
+            to a megabyte, and FFCV compiles for a minute in each process.
     """
     memory: dict[str, list[float]] = {}
     cold: dict[str, list[float]] = {}
     names = [OURS, FFCV] if is_measured("ffcv", options) else [OURS]
-    for _ in range(1 if options.quick else min(3, options.repeats)):
-        for name in names:
-            found = _measured(_LOADERS[name], store, options)
-            memory.setdefault(name, []).append(found["peak"] / 1e6)
-            if name == OURS:
-                cold.setdefault("fastssd, evicted", []).append(found["cold"])
-                cold.setdefault("fastssd, cached", []).append(found["warm"])
+    for name in names:
+        found = _measured(_LOADERS[name], store, options)
+        memory[name] = [found["peak"] / 1e6]
+        if name == OURS:
+            cold = {"fastssd, evicted": [found["cold"]], "fastssd, cached": [found["warm"]]}
     against = FFCV if FFCV in names else None
     rows = rows_of(memory, unit="MB", against=against, higher_is_better=False, section=MEMORY)
     target = Target(OURS, FFCV, at_most=0.5, section=MEMORY)
