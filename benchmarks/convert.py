@@ -83,13 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photos = make_files(Path(name) / "files", found, 16 if options.quick else 1000)
         outs = {way: Path(name) / f"out-{number}" for number, way in enumerate(WAYS)}
         cases = [
-            Case(way, timed(photos.count, ours(photos, outs[way], options.threads, more)))
+            Case(way, timed(photos.count, ours(photos, outs[way], options.threads, more), outs[way]))
             for way, more in WAYS.items()
         ]
         betons = {way: out / "train.beton" for way, out in outs.items()}
         if find_spec("ffcv") is not None:
             betons[FFCV] = Path(name) / "ffcv.beton"
-            peer = timed(photos.count, ffcv(photos, betons[FFCV], options.threads))
+            job = ffcv(photos, betons[FFCV], options.threads)
+            peer = timed(photos.count, job, betons[FFCV])
             cases.insert(0, Case(FFCV, peer))
         against = FFCV if FFCV in betons else None
         values = interleaved(cases, repeats=options.repeats)
@@ -119,10 +120,16 @@ def make_files(root: Path, found: Sequence[Photograph], count: int) -> Photos:
     return Photos(root, found, count)
 
 
-def timed(count: int, job: Callable[[], None]) -> Callable[[], float]:
-    """Return a repeat of a job: images a second."""
+def timed(
+    count: int, job: Callable[[], None], result: Path | None = None
+) -> Callable[[], float]:
+    """Return a repeat of a job: images a second. What it wrote before is removed first, untimed."""
 
     def run() -> float:
+        if result is not None and result.is_dir():
+            shutil.rmtree(result)
+        elif result is not None:
+            result.unlink(missing_ok=True)
         started = time.perf_counter()
         job()
         return count / (time.perf_counter() - started)
@@ -134,7 +141,6 @@ def ours(photos: Photos, out: Path, threads: int, more: dict[str, Any]) -> Calla
     """Return our conversion to a directory."""
 
     def run() -> None:
-        shutil.rmtree(out, ignore_errors=True)
         convert(open_source(str(photos.root)), out, format="ffcv", threads=threads, **more)
 
     return run

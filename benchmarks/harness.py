@@ -14,6 +14,7 @@ The JSON is `{"environment": {...}, "rows": [...], "sections": {...}}`; `make_pe
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -69,6 +70,10 @@ def interleaved(cases: Iterable[Case], *, repeats: int, warmup: int = 1) -> dict
     values: dict[str, list[float]] = {case.name: [] for case in cases}
     if len(values) != len(cases):
         raise ValueError(f"cases of one name: {[case.name for case in cases]}")
+    # What is imported by now is no part of what is measured: not for the garbage collector either,
+    # which else walks through all modules in the middle of a case.
+    gc.collect()
+    gc.freeze()
     for turn in range(-warmup, repeats):
         for case in cases:
             value = case.run()

@@ -1,6 +1,7 @@
 """The command line of the conversion: python tools/convert_dataset.py SOURCE OUT [options]."""
 
 import argparse
+import gc
 import io
 import signal
 import sys
@@ -102,6 +103,7 @@ def _run(options: argparse.Namespace, output: Console) -> None:
     # Imports PyTorch, which takes seconds: not before the arguments are known to be good.
     from fastssd.data.convert import convert
 
+    gc.freeze()  # PyTorch's modules stay: not to be walked through again and again
     started = time.perf_counter()
     with _progress(output, "read") as progress:
         meta = convert(source, choice.pop("out"), progress=progress, say=say, **choice)

@@ -27,7 +27,7 @@ AHEAD = 2
 """Tasks a thread that are read before the first of them is taken."""
 MAX_IMAGES = 32
 """Images a task at most: enough to hide the cost of handing it over."""
-MAX_BYTES = 1 << 20
+MAX_BYTES = 4 << 20
 """Bytes that the images of a task have together, if they are like those before and not one."""
 
 

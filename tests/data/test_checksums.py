@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,32 @@ def test_of_a_large_file_opening_compares_the_size_and_the_tool_everything(
     images.write_bytes(images.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"images\.npy: has \d+ bytes, but \d+ were written"):
         open_dataset(path).split("train")
+
+
+@pytest.mark.parametrize("num_bytes", [101, 200, 999])
+def test_the_checksum_of_a_large_file_is_that_of_its_blocks(num_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr(checksums, "BLOCK", 100)
+    path = tmp_path / "train.images.npy"
+    content = bytes(number * 7 % 256 for number in range(num_bytes))
+    path.write_bytes(content)
+    blocks = [content[start : start + 100] for start in range(0, num_bytes, 100)]
+    expected = sha256(b"".join(sha256(block).digest() for block in blocks)).hexdigest()
+    written = checksums.describe_files(tmp_path, but="")
+    assert written == {
+        path.name: {"bytes": num_bytes, "sha256_of_4mib_blocks": expected},
+    }
+    assert not list(damaged_files(tmp_path, {"files": written}))
+    for at in range(0, num_bytes, 50):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        assert list(damaged_files(tmp_path, {"files": written}))
+
+
+def test_the_plain_checksum_of_a_large_file_of_an_older_version_still_counts(path, monkeypatch):
+    monkeypatch.setattr(checksums, "BLOCK", 100)
+    check_files(path, json.loads((path / "meta.json").read_text()), whole=True)
+    flip_last_bit(path / "train.images.npy")
+    with pytest.raises(DataError, match=r"images\.npy: was altered"):
+        check_files(path, json.loads((path / "meta.json").read_text()), whole=True)
 
 
 def test_names_that_lead_elsewhere_stay_in_the_folder(path, tmp_path):

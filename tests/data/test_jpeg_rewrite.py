@@ -252,3 +252,43 @@ def test_a_header_of_a_huge_image_takes_no_huge_memory():
 
 def test_no_files_are_nothing():
     assert transcode([], rewrite=True) == []
+
+
+KINDS = {
+    "4:2:0": jpeg(37, 90, quality=75),
+    "4:4:4, own tables": jpeg(60, 41, quality=95, subsampling="4:4:4", optimize=True),
+    "4:2:2, a marker every third MCU": jpeg(50, 77, subsampling="4:2:2", restart_marker_blocks=3),
+    "a marker every row": jpeg(90, 33, quality=98, restart_marker_rows=1),
+    "grey": jpeg(64, 64, mode="L"),
+    "progressive": jpeg(40, 40, progressive=True),
+    "one block": jpeg(5, 7, quality=100),
+}
+
+
+def mutated(data, content):
+    content = bytearray(content)
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(2, len(content) - 1))
+        content[at] ^= 1 << data.draw(st.integers(0, 7))
+    return bytes(content[: data.draw(st.sampled_from([None, len(content) - 3, -2]))])
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_files_that_are_checked_are_as_sound_as_rewriting_finds_each_alone(data):
+    """Checking walks through several files at once, with a reader of its own."""
+    kinds = data.draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=6))
+    files = [mutated(data, KINDS[kind]) for kind in kinds]
+    for file, checked in zip(files, transcode(files, rewrite=False), strict=True):
+        (alone,) = transcode([file], rewrite=True)
+        expected = SOUND if alone.status == UNSUITED else alone.status
+        assert (checked.status, checked.content) == (expected, None)
+        if expected == DAMAGED:
+            assert checked.reason == alone.reason
+        assert (checked.height, checked.width) == (alone.height, alone.width)
+
+
+def test_every_kind_of_file_is_sound_whatever_it_is_checked_with():
+    for kinds in itertools.permutations(sorted(KINDS), 3):
+        found = transcode([KINDS[kind] for kind in kinds], rewrite=False)
+        assert [one.status for one in found] == [SOUND] * 3

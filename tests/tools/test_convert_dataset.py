@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_exits_with_3(tool, tree, tmp_path, capsys, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fastssd.data.storage.memory.os.fsync", full)
+    monkeypatch.setattr("fastssd.data.directory.os.fsync", full)
     assert tool.main([str(tree), str(tmp_path / "out")]) == 3
     assert "No space left on device" in capsys.readouterr().err
 

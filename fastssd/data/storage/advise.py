@@ -1,8 +1,8 @@
-"""Telling the system which parts of mapped files will be read soon: the plan is known."""
+"""Telling the system which parts of files will be read soon, or can be written to the disk."""
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from fastssd.data.storage.image import StoredBatch
 from fastssd.native import library
@@ -10,6 +10,30 @@ from fastssd.native import library
 _CALM_AFTER = 16
 """Batches in memory in a row after which only every `_CALM_AFTER`-th is looked at: in a file that
 the system holds as a whole even looking costs, where images are small."""
+
+_BEHIND = 1 << 23
+"""Bytes that a file grows by before their writing begins."""
+
+
+class WriteBehind:
+    """Has the system write a growing file to the disk meanwhile, so that the last sync is short.
+
+    Nothing waits for the disk. Where the native kernels are missing it does nothing.
+
+    Args:
+        file: Written from its start to its end, but for what is no matter if it is written twice.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._begun = 0  # bytes
+        self._begin = _kernel("fastssd_write_behind", [ctypes.c_int, *[ctypes.c_int64] * 2], None)
+
+    def written(self, end: int) -> None:
+        """Say that the file is written up to here."""
+        if self._begin is not None and end - self._begun >= _BEHIND:
+            self._begin(self._file.fileno(), self._begun, end - self._begun)
+            self._begun = end
 
 
 class ReadAhead:
@@ -56,10 +80,12 @@ class ReadAhead:
 
 
 def _advise() -> Callable[..., int] | None:
+    arguments = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    return _kernel("fastssd_advise", arguments, ctypes.c_int64)
+
+
+def _kernel(name: str, arguments: list[Any], result: Any) -> Callable[..., Any] | None:  # noqa: ANN401 - ctypes's types
     if library.library() is None:
         return None
-    arguments: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
-    found: Callable[..., int] = library.function(
-        "fastssd_advise", arguments=arguments, result=ctypes.c_int64
-    )
+    found: Callable[..., Any] = library.function(name, arguments=arguments, result=result)
     return found

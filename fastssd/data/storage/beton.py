@@ -1,11 +1,11 @@
 """Reading and writing FFCV's `.beton` files: an RGB image field and an integer label field."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from fastssd.data.storage import beton_layout as layout
+from fastssd.data.storage.advise import WriteBehind
 from fastssd.data.storage.files import map_bytes
 from fastssd.data.storage.image import JPEG, RAW, StoredBatch, StoredImage
 from fastssd.data.storage.storage import Int32, Int64, address_of, check_samples
@@ -81,6 +81,7 @@ class BetonWriter:
         head = layout.HEADER.itemsize + len(_TYPE_IDS) * layout.DESCRIPTOR.itemsize
         self._end = _round_up(head + self._metadata.nbytes, self._page_size)
         self._file = path.open("wb")
+        self._behind = WriteBehind(self._file)
 
     def append(self, image: StoredImage, *, height: int, width: int, label: int) -> None:
         if max(height, width) > layout.MAX_SIDE:
@@ -94,6 +95,7 @@ class BetonWriter:
         self._metadata[self._num_samples] = ((mode, width, height, pointer), label)
         self._allocations[self._num_samples] = (self._num_samples, pointer, image.data.nbytes)
         self._num_samples += 1
+        self._behind.written(self._end)
 
     def finish(self) -> None:
         # FFCV's page cache reads whole pages, so the last one is filled up before the table.
@@ -105,14 +107,13 @@ class BetonWriter:
         self._file.seek(layout.HEADER.itemsize)
         self._file.write(descriptors.tobytes())
         self._file.write(self._metadata[: self._num_samples].tobytes())
-        self._sync()
+        self._file.flush()
         header = np.zeros((), dtype=layout.HEADER)
         header["version"], header["num_fields"] = layout.VERSION, len(_TYPE_IDS)
         header["page_size"], header["num_samples"] = self._page_size, self._num_samples
         header["alloc_table_ptr"] = table_ptr
         self._file.seek(0)
         self._file.write(header.tobytes())
-        self._sync()
         self._file.close()
 
     def abandon(self) -> None:
@@ -131,10 +132,6 @@ class BetonWriter:
             start = _round_up(start, self._page_size)
         self._end = start + num_bytes
         return start
-
-    def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 def _round_up(value: int, multiple: int) -> int:

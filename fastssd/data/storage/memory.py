@@ -6,12 +6,12 @@ split is written in one pass without knowing the sizes beforehand.
 """
 
 import io
-import os
 from array import array
 from pathlib import Path
 
 import numpy as np
 
+from fastssd.data.storage.advise import WriteBehind
 from fastssd.data.storage.files import load_array, map_bytes, map_pixels, save_array
 from fastssd.data.storage.image import RAW, StoredBatch, StoredImage, UInt8
 from fastssd.data.storage.storage import Int32, Int64, Storage, address_of, check_samples
@@ -130,12 +130,16 @@ class MemoryWriter:
         self._sizes = array("i")  # height, width, height, width, ...
         self._file = self._path.open("wb")
         self._file.write(bytes(_HEADER_BYTES))
+        self._behind = WriteBehind(self._file)
+        self._end = _HEADER_BYTES
 
     def append(self, image: StoredImage, *, height: int, width: int, label: int) -> None:
         if image.mode != RAW or image.data.shape != (height, width, 3):
             raise ValueError(f"{image.mode} data of shape {image.data.shape} are not pixels")
         self._file.write(np.ascontiguousarray(image.data).data)
         self._sizes.extend((height, width))
+        self._end += image.data.nbytes
+        self._behind.written(self._end)
 
     def finish(self) -> None:
         sizes = np.array(self._sizes, dtype=np.int32).reshape(-1, 2)
@@ -143,8 +147,6 @@ class MemoryWriter:
         if equal:
             self._file.seek(0)
             self._file.write(_npy_header((len(sizes), int(sizes[0, 0]), int(sizes[0, 1]), 3)))
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
         if equal:
             self._path.rename(self._folder / f"{self._split}.images.npy")

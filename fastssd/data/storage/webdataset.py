@@ -4,7 +4,6 @@ Beside the shards and their text indexes a split has `{split}.index.npy`, which 
 sample is without a look into the archives: opening takes no longer for more bytes.
 """
 
-import os
 from array import array
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from fastssd.data.storage import tar_layout as layout
+from fastssd.data.storage.advise import WriteBehind
 from fastssd.data.storage.files import load_array, map_bytes, save_array
 from fastssd.data.storage.image import JPEG, RAW, StoredBatch, StoredImage, UInt8
 from fastssd.data.storage.storage import Int32, Int64, address_of, check_samples
@@ -109,6 +109,7 @@ class WebDatasetWriter:
         self._num_samples = 0
         self._shard = -1
         self._file: BinaryIO | None = None
+        self._behind: WriteBehind | None = None
         self._end = 0
         self._lines = layout.IndexLines()
 
@@ -150,6 +151,7 @@ class WebDatasetWriter:
         self._end = 0
         self._lines = layout.IndexLines()
         self._file = layout.shard_path(self._folder, self._split, self._shard).open("wb")
+        self._behind = WriteBehind(self._file)
         return self._file
 
     def _add(
@@ -161,17 +163,16 @@ class WebDatasetWriter:
         file.write(bytes(layout.padded(size) - size))
         member = layout.Member(suffix, self._end + layout.BLOCK, size)
         self._end = member.offset + layout.padded(size)
+        if self._behind is not None:
+            self._behind.written(self._end)
         return member
 
     def _close_shard(self) -> None:
         assert self._file is not None  # callers have seen it open
         self._file.write(bytes(layout.shard_bytes(self._end) - self._end))
-        _sync(self._file)
         self.abandon()
         path = layout.shard_path(self._folder, self._split, self._shard)
-        with path.with_suffix(".idx").open("wb") as file:
-            file.write(self._lines.text().encode())
-            _sync(file)
+        path.with_suffix(".idx").write_bytes(self._lines.text().encode())
 
 
 def _check_index(index: Int64, path: Path) -> None:
@@ -211,8 +212,3 @@ def _open_shard(path: Path, end_of_content: int) -> UInt8:
 
 def _bad_index(path: Path, reason: str) -> DataError:
     return DataError(f"{path}: not a valid index: {reason}; convert the dataset again")
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

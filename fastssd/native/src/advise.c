@@ -1,4 +1,9 @@
-/* Asking the system to read parts of mapped files before they are needed. */
+/* Asking the system to read parts of mapped files before they are needed, and to write parts of
+   files before someone waits for it. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -40,4 +45,13 @@ int64_t fastssd_advise(const uint64_t *addresses, const int64_t *num_bytes, int6
         madvise((void *)(uintptr_t)start, bytes, MADV_WILLNEED);
     }
     return absent;
+}
+
+/* Let the system begin to write what a file has so far to the disk; does not wait for it. */
+void fastssd_write_behind(int file, int64_t start, int64_t num_bytes) {
+#ifdef SYNC_FILE_RANGE_WRITE
+    (void)!sync_file_range(file, start, num_bytes, SYNC_FILE_RANGE_WRITE);
+#else
+    (void)file, (void)start, (void)num_bytes;
+#endif
 }

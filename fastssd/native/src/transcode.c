@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "walk.h"
+
 #define MAX_COEFFICIENT_BYTES (256L << 20)  /* 45 megapixels of 4:4:4, 89 of 4:2:0 */
 #define MAX_SCANS 500                       /* a file of a few kB can ask for hours of scans */
 #define FIRST_ROOM (1 << 16)
@@ -167,8 +169,8 @@ static int transcode(struct worker *worker, int rewrite, struct fastssd_transcod
     int interval = fastssd_restart_interval(mcus_per_row(in));
     result->interval = rewrite ? interval : 0;
     /* The reader of scans moves nothing of libjpeg's, so that libjpeg can still begin. */
-    if (fastssd_read_scan(in, &worker->tokens, interval, rewrite)) {
-        if (rewrite && !fastssd_write_scan(in, &worker->tokens, interval, &worker->bytes))
+    if (rewrite && fastssd_read_scan(in, &worker->tokens, interval)) {
+        if (!fastssd_write_scan(in, &worker->tokens, interval, &worker->bytes))
             ERREXIT1(in, JERR_OUT_OF_MEMORY, 0);
         return FASTSSD_SOUND;
     }
@@ -182,6 +184,16 @@ static int transcode(struct worker *worker, int rewrite, struct fastssd_transcod
     }
     write_coefficients(worker, coefficients, interval);
     return FASTSSD_SOUND;
+}
+
+/* Point the reader at a file. libjpeg keeps the tables of the file before, for files that have
+   none; they go with the reader's memory. */
+static void open_file(struct worker *worker, const uint8_t *file, int64_t size) {
+    j_decompress_ptr in = &worker->in;
+    memset(in->quant_tbl_ptrs, 0, sizeof in->quant_tbl_ptrs);
+    memset(in->dc_huff_tbl_ptrs, 0, sizeof in->dc_huff_tbl_ptrs);
+    memset(in->ac_huff_tbl_ptrs, 0, sizeof in->ac_huff_tbl_ptrs);
+    jpeg_mem_src(in, file, size);
 }
 
 static int is_lack_of_memory(const struct worker *worker) {
@@ -198,7 +210,7 @@ static void transcode_one(
     worker->in_is_read = 0;
     worker->reason[0] = 0;
     if (setjmp(worker->on_error) == 0) {
-        jpeg_mem_src(&worker->in, file, size);
+        open_file(worker, file, size);
         result->status = transcode(worker, rewrite, result);
     } else if (worker->in_is_read) {
         result->status = FASTSSD_UNSUITED;
@@ -215,22 +227,67 @@ static void transcode_one(
     result->num_bytes = worker->bytes.used - start;
 }
 
-/* Rewrite, or only check, one file after another on the calling thread. The rewritten files lie one
-   after another in `*output`, to be given to `fastssd_transcode_free`. Returns 0 where memory ends
-   before the first file. */
+/* Let a lane check a file, if it is of an ordinary kind and its header sound. */
+static int begin_walk(struct worker *worker, struct fastssd_walk *walk, int lane,
+                      const uint8_t *file, int64_t size, struct fastssd_transcoded *result) {
+    j_decompress_ptr in = &worker->in;
+    volatile int begun = 0; /* behind longjmp */
+    memset(result, 0, sizeof *result);
+    if (setjmp(worker->on_error) == 0) {
+        open_file(worker, file, size);
+        if (jpeg_read_header(in, TRUE) == JPEG_HEADER_OK) {
+            result->height = in->image_height;
+            result->width = in->image_width;
+            begun = fastssd_walk_begin(walk, lane, in);
+        }
+    }
+    jpeg_abort_decompress(in);
+    return begun;
+}
+
+/* Check files. Those that are not certainly sound go through libjpeg. */
+static void check_all(struct worker *worker, struct fastssd_walk *walk, int64_t count,
+                      const uint8_t *const *files, const int64_t *sizes,
+                      struct fastssd_transcoded *results) {
+    int64_t walking[FASTSSD_LANES];
+    for (int64_t next = 0;;) {
+        int lane = fastssd_walk_idle(walk), sound = 0;
+        if (lane >= 0 && next < count) {
+            walking[lane] = next;
+            if (!begin_walk(worker, walk, lane, files[next], sizes[next], &results[next]))
+                transcode_one(worker, 0, files[next], sizes[next], &results[next]);
+            next++;
+            continue;
+        }
+        lane = fastssd_walk_on(walk, &sound);
+        if (lane < 0)
+            return;
+        int64_t i = walking[lane];
+        if (!sound)
+            transcode_one(worker, 0, files[i], sizes[i], &results[i]);
+    }
+}
+
+/* Rewrite, or only check, files on the calling thread. The rewritten ones lie one after another in
+   `*output`, to be given to `fastssd_transcode_free`. Returns 0 where memory ends before the first
+   file. */
 int fastssd_transcode(
     int rewrite, int64_t count, const uint8_t *const *files, const int64_t *sizes,
     struct fastssd_transcoded *results, uint8_t **output) {
     struct worker *worker = malloc(sizeof *worker);
+    struct fastssd_walk *walk = rewrite ? NULL : fastssd_walk_new();
     *output = NULL;
-    int started = worker && start_worker(worker);
-    if (started) {
+    int started = worker && start_worker(worker) && (rewrite || walk);
+    if (started && rewrite) {
         for (int64_t i = 0; i < count; i++)
-            transcode_one(worker, rewrite, files[i], sizes[i], &results[i]);
+            transcode_one(worker, 1, files[i], sizes[i], &results[i]);
         *output = worker->bytes.start;
+    } else if (started) {
+        check_all(worker, walk, count, files, sizes, results);
     }
     if (worker)
         end_worker(worker);
+    fastssd_walk_free(walk);
     free(worker);
     return started;
 }

@@ -55,12 +55,13 @@ int fastssd_restart_interval(int mcus_per_row);
 /* Return the table of a component in the file that is written: 0 or 1. */
 int fastssd_table_of(j_decompress_ptr cinfo, int component);
 
-/* Read the scan that starts at the source's next byte, to the end of the file. Returns 1 if all of
-   it is sound and no more than one interleaved scan of Huffman codes; 0 if that is not so, or not
-   known. To `keep` fills the tokens as the rewritten file has them; else only their scratch is
-   used. */
-int fastssd_read_scan(
-    j_decompress_ptr cinfo, struct fastssd_tokens *tokens, int interval, int keep);
+/* Return whether a file is one interleaved scan of Huffman codes, and its tables are named. */
+int fastssd_is_ordinary(j_decompress_ptr cinfo);
+
+/* Read the scan that starts at the source's next byte, to the end of the file, into tokens as the
+   rewritten file has them. Returns 1 if all of it is sound and ordinary; 0 if that is not so, or
+   not known. */
+int fastssd_read_scan(j_decompress_ptr cinfo, struct fastssd_tokens *tokens, int interval);
 
 /* Append a whole file of these tokens. Returns 0 where memory ends. */
 int fastssd_write_scan(

@@ -19,9 +19,6 @@ struct huffman {
     JHUFF_TBL from;
     int made;
     uint32_t look[1 << LOOK];  /* 0 for longer codes and none */
-    /* What of a block's coefficients the next bits hold whole: their length in the lowest 8 bits,
-       then the step, then whether the block ends there. A step holds if it ends in the block. */
-    uint32_t skip[1 << LOOK];
     int32_t ends[17];          /* behind the last code of each length */
     int32_t firsts[17];        /* index of a length's first value, less its first code */
 };
@@ -53,20 +50,6 @@ static uint32_t found(int symbol, int length) {
     return (uint32_t)symbol << 16 | step << 8 | (length + (symbol & 15));
 }
 
-static uint32_t found_together(const struct huffman *table, uint32_t bits) {
-    int length = 0, step = 0;
-    for (;;) {
-        uint32_t next = table->look[bits << length & ((1 << LOOK) - 1)];
-        int size = next >> 16 & 15;
-        if (next == 0 || size > MAX_AC_SIZE || length + (int)(next & 0xFF) > LOOK)
-            return (uint32_t)step << 8 | length;
-        length += next & 0xFF;
-        if ((next >> 8 & 0xFF) == END_OF_BLOCK)
-            return 1 << 16 | (step + 1) << 8 | length;
-        step += next >> 8 & 0xFF;
-    }
-}
-
 static int make_huffman(const JHUFF_TBL *from, struct huffman *to, int largest) {
     if (!from)
         return 0;
@@ -91,8 +74,6 @@ static int make_huffman(const JHUFF_TBL *from, struct huffman *to, int largest) 
         to->ends[length] = code;
         code <<= 1;
     }
-    for (uint32_t bits = 0; bits < 1 << LOOK && largest == 255; bits++)
-        to->skip[bits] = found_together(to, bits);
     to->made = 1;
     return 1;
 }
@@ -147,11 +128,10 @@ static inline __attribute__((always_inline)) int put_dc(
     return size <= MAX_DC_SIZE;
 }
 
-/* Read a block. `keep`: into tokens; a block without pixels is written as the one before it with
+/* Read a block into tokens; a block without pixels is written as the one before it with
    nothing in it, as libjpeg does. */
 static inline __attribute__((always_inline)) int block(
-    struct reader *reader, struct part *part, struct fastssd_tokens *tokens, int keep,
-    int has_pixels) {
+    struct reader *reader, struct part *part, struct fastssd_tokens *tokens, int has_pixels) {
     unsigned value;
     uint32_t what = take(reader, part->dc, &value);
     int size = what >> 16;
@@ -163,34 +143,19 @@ static inline __attribute__((always_inline)) int block(
     part->predicted += difference;
     if (part->predicted != (int16_t)part->predicted)
         return 0;
-    if (keep) {
-        if (!put_dc(tokens, part->table, has_pixels ? part->predicted - part->written : 0))
-            return 0;
-        if (has_pixels)
-            part->written = part->predicted;
-    }
+    if (!put_dc(tokens, part->table, has_pixels ? part->predicted - part->written : 0))
+        return 0;
+    if (has_pixels)
+        part->written = part->predicted;
     unsigned table = (unsigned)part->table << 9 | 1 << 8;
     int at = 1, runs = 0;  /* runs: of 16 zeros, which count if a value follows */
     while (at < DCTSIZE2) {
-        if (!keep) {
-            refill(reader);
-            uint32_t many = part->ac->skip[reader->bits >> (64 - LOOK)];
-            int to = at + (many >> 8 & 0xFF);
-            if (__builtin_expect((many & 0xFF) && to <= DCTSIZE2, 1)) {
-                reader->bits <<= many & 0xFF;
-                reader->have -= many & 0xFF;
-                if (many >> 16)
-                    return 1;
-                at = to;
-                continue;
-            }
-        }
         what = take(reader, part->ac, &value);
         size = what >> 16 & 15;
         if (what == 0 || size > MAX_AC_SIZE)
             return 0;
         at += what >> 8 & 0xFF;
-        if (keep && has_pixels) {
+        if (has_pixels) {
             if (size) {
                 for (; runs; runs--)
                     put(tokens, table | 0xF0, 0);
@@ -200,7 +165,7 @@ static inline __attribute__((always_inline)) int block(
             }
         }
     }
-    if (keep && (at > DCTSIZE2 || runs || !has_pixels))
+    if (at > DCTSIZE2 || runs || !has_pixels)
         put(tokens, table, 0);
     /* Behind the end by an end of block, or by zeros or a value that do not fit in. */
     return at <= DCTSIZE2 || (what >> 8 & 0xFF) == END_OF_BLOCK;
@@ -212,13 +177,13 @@ static inline int64_t bits_left(const struct reader *reader) {
 
 static inline __attribute__((always_inline)) int mcu(
     struct reader *reader, struct part *parts, int num_parts, int column, int row,
-    struct fastssd_tokens *tokens, int keep) {
+    struct fastssd_tokens *tokens) {
     for (struct part *part = parts; part < parts + num_parts; part++)
         for (int y = 0; y < part->down; y++)
             for (int x = 0; x < part->across; x++) {
                 int has_pixels = column * part->across + x < part->width &&
                                  row * part->down + y < part->height;
-                if (!block(reader, part, tokens, keep, has_pixels))
+                if (!block(reader, part, tokens, has_pixels))
                     return 0;
             }
     return bits_left(reader) >= 0;
@@ -276,7 +241,7 @@ static int end_segment(struct fastssd_tokens *tokens) {
     return 1;
 }
 
-static int is_ordinary(j_decompress_ptr cinfo) {
+int fastssd_is_ordinary(j_decompress_ptr cinfo) {
     if (cinfo->progressive_mode || cinfo->arith_code || cinfo->data_precision != 8 ||
         (cinfo->num_components != 1 && cinfo->num_components != 3) ||
         cinfo->comps_in_scan != cinfo->num_components || cinfo->Ss != 0 ||
@@ -319,9 +284,8 @@ static int make_parts(
     return 1;
 }
 
-static inline __attribute__((always_inline)) int read_mcus(
-    j_decompress_ptr cinfo, struct part *parts, struct fastssd_tokens *tokens, int interval,
-    int keep) {
+static int read_mcus(
+    j_decompress_ptr cinfo, struct part *parts, struct fastssd_tokens *tokens, int interval) {
     const uint8_t *end = cinfo->src->next_input_byte + cinfo->src->bytes_in_buffer;
     struct reader reader;
     const uint8_t *marker = unstuff(cinfo->src->next_input_byte, end, tokens, &reader);
@@ -349,32 +313,29 @@ static inline __attribute__((always_inline)) int read_mcus(
                 for (int i = 0; i < num_parts; i++)
                     parts[i].predicted = 0;
             }
-            if (keep && column % interval == 0) {
+            if (column % interval == 0) {
                 if ((row || column) && !end_segment(tokens))
                     return 0;
                 for (int i = 0; i < num_parts; i++)
                     parts[i].written = 0;
             }
-            if (keep && !make_room(tokens))
+            if (!make_room(tokens))
                 return 0;
-            if (!mcu(&reader, parts, num_parts, column, row, tokens, keep))
+            if (!mcu(&reader, parts, num_parts, column, row, tokens))
                 return 0;
         }
     if (bits_left(&reader) >= 8 || marker[1] != JPEG_EOI)
         return 0;
-    return !keep || end_segment(tokens);
+    return end_segment(tokens);
 }
 
-int fastssd_read_scan(
-    j_decompress_ptr cinfo, struct fastssd_tokens *tokens, int interval, int keep) {
+int fastssd_read_scan(j_decompress_ptr cinfo, struct fastssd_tokens *tokens, int interval) {
     struct part parts[3];
     if (!tokens->tables)
         tokens->tables = calloc(1, sizeof *tokens->tables);
-    if (!tokens->tables || !is_ordinary(cinfo) || !make_parts(cinfo, tokens->tables, parts))
+    if (!tokens->tables || !fastssd_is_ordinary(cinfo) || !make_parts(cinfo, tokens->tables, parts))
         return 0;
-    if (!keep)
-        return read_mcus(cinfo, parts, tokens, interval, 0);
     tokens->used = tokens->num_segments = 0;
     memset(tokens->counts, 0, sizeof tokens->counts);
-    return read_mcus(cinfo, parts, tokens, interval, 1);
+    return read_mcus(cinfo, parts, tokens, interval);
 }

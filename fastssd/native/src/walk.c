@@ -1,0 +1,441 @@
+/* A scan is read in looks of LOOK bits, each of which finds all the coefficients that these bits
+   hold whole. A look has to wait for the length that the one before it found, so that a processor
+   is mostly idle with one file: the files of two lanes take turns. */
+#include "walk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "transcode.h"
+
+#define LOOK 11
+#define LOOKS 4        /* of a round; as many blocks may end */
+#define SLACK 4096     /* zeros behind the data: more than a block can take */
+#define MAX_DC_SIZE 11 /* what a baseline file may hold */
+#define MAX_AC_SIZE 10
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+
+/* What a look finds: in bits 0-4 the length of it all, of which the last value may be longer than
+   the look; above them the step to the next coefficient, to which ENDS is added where the block
+   ends there. A look is good if its steps end in the block: if the sum, less one, has no bits but
+   those of ENDS - 1 and of a coefficient. */
+#define LENGTH_BITS 5
+#define ENDS 1025
+#define IS_GOOD(at) ((((at) - 1) & ~(ENDS - 1 + DCTSIZE2 - 1)) == 0)
+#define NOTHING (512 << LENGTH_BITS) /* a longer code, or none */
+
+/* A Huffman table as the file has it, and its symbols by code. */
+struct codes {
+    JHUFF_TBL from;
+    int32_t ends[17];   /* behind the last code of each length */
+    int32_t firsts[17]; /* index of a length's first symbol, less its first code */
+};
+
+/* The looks of a block: its first begins with the DC coefficient. */
+struct looks {
+    struct codes dc, ac;
+    int made;
+    uint16_t first[1 << LOOK], rest[1 << LOOK];
+};
+
+/* A block of an MCU; the last is followed by the first. */
+struct block {
+    const struct looks *looks;
+    const struct block *following;
+    const uint16_t *rest, *first_of_following;
+};
+
+/* Where a lane is. Copied while it walks, so that it stays in registers. */
+struct cursor {
+    uint64_t bits; /* of the segment, from the highest on; `have` of them are true */
+    const uint16_t *look;
+    int have;
+    int at; /* coefficient of the block */
+    const struct block *block;
+    const uint8_t *next;
+    int64_t blocks_left; /* of the segment */
+};
+
+struct lane {
+    struct cursor cursor;
+    const uint8_t *limit; /* of the cursor */
+    int busy;
+    int num_blocks; /* of an MCU */
+    struct block blocks[D_MAX_BLOCKS_IN_MCU];
+    int64_t mcus_left, interval;
+    unsigned restarts;
+    const uint8_t *marker, *file_end;
+    struct fastssd_bytes data; /* the segment's */
+    size_t size;
+};
+
+#define COMPONENTS 3
+#define NUM_LOOKS (COMPONENTS * FASTSSD_LANES + 2)
+
+/* Most files have the same tables: what one made, the others use. */
+struct fastssd_walk {
+    struct lane lanes[FASTSSD_LANES];
+    struct looks looks[NUM_LOOKS];
+};
+
+struct fastssd_walk *fastssd_walk_new(void) { return calloc(1, sizeof(struct fastssd_walk)); }
+
+void fastssd_walk_free(struct fastssd_walk *walk) {
+    for (int i = 0; walk && i < FASTSSD_LANES; i++)
+        free(walk->lanes[i].data.start);
+    free(walk);
+}
+
+int fastssd_walk_idle(const struct fastssd_walk *walk) {
+    for (int i = 0; i < FASTSSD_LANES; i++)
+        if (!walk->lanes[i].busy)
+            return i;
+    return -1;
+}
+
+static int same(const JHUFF_TBL *a, const JHUFF_TBL *b) {
+    return !memcmp(a->bits, b->bits, sizeof a->bits) &&
+           !memcmp(a->huffval, b->huffval, sizeof a->huffval);
+}
+
+static int make_codes(const JHUFF_TBL *from, struct codes *codes, int largest) {
+    codes->from = *from;
+    int code = 0, index = 0;
+    for (int length = 1; length <= 16; length++) {
+        codes->firsts[length] = index - code;
+        for (int i = 0; i < from->bits[length]; i++, code++, index++)
+            if (index >= 256 || code >= 1 << length || from->huffval[index] > largest)
+                return 0;
+        codes->ends[length] = code;
+        code <<= 1;
+    }
+    return 1;
+}
+
+/* Step of an AC symbol, 0 for one that is left to libjpeg. */
+static int step_of(int symbol) {
+    int size = symbol & 15;
+    if (size == 0)
+        return symbol == 0xF0 ? 16 : symbol == 0 ? ENDS : 0;
+    return size > MAX_AC_SIZE ? 0 : (symbol >> 4) + 1;
+}
+
+/* Write what the first `have` bits find, for all their values, where what fewer bits find is known:
+   that of n bits at found + (1 << n). A symbol is followed by what the bits behind it find. */
+static void find(const struct codes *codes, int is_dc, int have, const uint16_t *found,
+                 uint16_t *to) {
+    memset(to, 0, sizeof *to << have);
+    for (int length = 1, index = 0, code = 0; length <= have; length++, code <<= 1)
+        for (int i = 0; i < codes->from.bits[length]; i++, index++, code++) {
+            int symbol = codes->from.huffval[index], size = symbol & 15;
+            int step = !is_dc ? step_of(symbol) : size > MAX_DC_SIZE ? 0 : 1;
+            if (step == 0)
+                continue;
+            uint16_t what = (uint16_t)(step << LENGTH_BITS | (length + size));
+            uint16_t *out = to + ((size_t)code << (have - length));
+            uint16_t *end = out + ((size_t)1 << (have - length));
+            if (have - length - size <= 0 || step == ENDS) {
+                while (out < end)
+                    *out++ = what;
+                continue;
+            }
+            size_t count = (size_t)1 << (have - length - size);
+            for (; out < end; out += count)
+                for (size_t j = 0; j < count; j++)
+                    out[j] = (uint16_t)(what + found[count + j]);
+        }
+}
+
+static void mark_nothing(uint16_t *looks) {
+    for (int i = 0; i < 1 << LOOK; i++)
+        if (looks[i] == 0)
+            looks[i] = NOTHING;
+}
+
+static void make_looks(struct looks *looks) {
+    uint16_t found[2 << LOOK];
+    found[1] = 0;
+    for (int have = 1; have <= LOOK; have++)
+        find(&looks->ac, 0, have, found, found + (1 << have));
+    memcpy(looks->rest, found + (1 << LOOK), sizeof looks->rest);
+    find(&looks->dc, 1, LOOK, found, looks->first);
+    mark_nothing(looks->first);
+    mark_nothing(looks->rest);
+}
+
+static int is_used(const struct fastssd_walk *walk, const struct looks *looks) {
+    for (int i = 0; i < FASTSSD_LANES; i++)
+        for (int j = 0; j < walk->lanes[i].num_blocks; j++)
+            if (walk->lanes[i].blocks[j].looks == looks)
+                return 1;
+    return 0;
+}
+
+/* Return the looks of these tables, NULL where they are none. */
+static const struct looks *looks_of(struct fastssd_walk *walk, const JHUFF_TBL *dc,
+                                    const JHUFF_TBL *ac) {
+    if (!dc || !ac)
+        return NULL;
+    struct looks *free = NULL;
+    for (struct looks *looks = walk->looks; looks < walk->looks + NUM_LOOKS; looks++) {
+        if (looks->made && same(dc, &looks->dc.from) && same(ac, &looks->ac.from))
+            return looks;
+        if (!is_used(walk, looks) && (!free || !looks->made))
+            free = looks;
+    }
+    free->made = 0;
+    if (!make_codes(dc, &free->dc, 15) || !make_codes(ac, &free->ac, 255))
+        return NULL;
+    make_looks(free);
+    free->made = 1;
+    return free;
+}
+
+/* Have 56 bits: enough for two looks, or for the longest code with its value. */
+static inline __attribute__((always_inline)) void refill(struct cursor *cursor) {
+    uint64_t eight;
+    memcpy(&eight, cursor->next, sizeof eight);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    eight = __builtin_bswap64(eight);
+#endif
+    cursor->bits |= eight >> cursor->have;
+    cursor->next += (63 - cursor->have) >> 3;
+    cursor->have |= 56;
+}
+
+/* Copy the next segment's data, up to its marker and without the bytes stuffed into it. Returns 0
+   where there is no marker, or no memory. */
+static int start_segment(struct lane *lane, const uint8_t *from) {
+    struct fastssd_bytes *data = &lane->data;
+    if (!fastssd_bytes_reserve(data, lane->file_end - from + SLACK))
+        return 0;
+    uint8_t *to = data->start;
+    for (;;) {
+        const uint8_t *found = memchr(from, 0xFF, lane->file_end - from);
+        if (!found || found + 1 == lane->file_end)
+            return 0;
+        size_t count = found + 1 - from;
+        memcpy(to, from, count);
+        to += count;
+        from = found + 2;
+        if (found[1] != 0) {
+            to--;
+            lane->marker = found;
+            break;
+        }
+    }
+    memset(to, 0, SLACK);
+    lane->size = to - data->start;
+    lane->limit = to + 16;
+    int64_t mcus = lane->interval && lane->interval < lane->mcus_left ? lane->interval
+                                                                      : lane->mcus_left;
+    lane->mcus_left -= mcus;
+    lane->cursor = (struct cursor){
+        .next = data->start,
+        .look = lane->blocks->looks->first,
+        .block = lane->blocks,
+        .blocks_left = mcus * lane->num_blocks,
+    };
+    refill(&lane->cursor);
+    return 1;
+}
+
+int fastssd_walk_begin(struct fastssd_walk *walk, int number, j_decompress_ptr cinfo) {
+    struct lane *lane = &walk->lanes[number];
+    if (!fastssd_is_ordinary(cinfo))
+        return 0;
+    int alone = cinfo->num_components == 1; /* then an MCU is a block */
+    int64_t columns = 0, rows = 0;
+    lane->num_blocks = 0;
+    for (int i = 0; i < cinfo->num_components; i++) {
+        jpeg_component_info *component = &cinfo->comp_info[i];
+        int across = alone ? 1 : component->h_samp_factor;
+        int down = alone ? 1 : component->v_samp_factor;
+        int64_t wide = (component->width_in_blocks + across - 1) / across;
+        int64_t high = (component->height_in_blocks + down - 1) / down;
+        columns = wide > columns ? wide : columns;
+        rows = high > rows ? high : rows;
+        const struct looks *looks = looks_of(walk, cinfo->dc_huff_tbl_ptrs[component->dc_tbl_no],
+                                             cinfo->ac_huff_tbl_ptrs[component->ac_tbl_no]);
+        if (!looks)
+            return 0;
+        for (int j = 0; j < across * down; j++)
+            lane->blocks[lane->num_blocks++].looks = looks;
+    }
+    for (int i = 0; i < lane->num_blocks; i++) {
+        struct block *block = &lane->blocks[i];
+        block->following = &lane->blocks[(i + 1) % lane->num_blocks];
+        block->rest = block->looks->rest;
+        block->first_of_following = block->following->looks->first;
+    }
+    lane->mcus_left = columns * rows;
+    lane->interval = cinfo->restart_interval;
+    lane->restarts = 0;
+    lane->file_end = cinfo->src->next_input_byte + cinfo->src->bytes_in_buffer;
+    lane->busy = start_segment(lane, cinfo->src->next_input_byte);
+    return lane->busy;
+}
+
+enum { GOES_ON, IS_SOUND, IS_UNKNOWN };
+
+/* All blocks of a segment are read. */
+static int end_segment(struct lane *lane) {
+    const struct cursor *cursor = &lane->cursor;
+    int64_t left = 8 * ((int64_t)lane->size - (cursor->next - lane->data.start)) + cursor->have;
+    if (left < 0 || left >= 8)
+        return IS_UNKNOWN;
+    if (lane->mcus_left == 0)
+        return lane->marker[1] == JPEG_EOI ? IS_SOUND : IS_UNKNOWN;
+    if (lane->marker[1] != 0xD0 + (lane->restarts++ & 7))
+        return IS_UNKNOWN;
+    return start_segment(lane, lane->marker + 2) ? GOES_ON : IS_UNKNOWN;
+}
+
+/* Take one coefficient, where a look was not good. */
+static int take_one(struct lane *lane) {
+    struct cursor *cursor = &lane->cursor;
+    int is_dc = cursor->at == 0, length = 1, symbol = -1;
+    const struct codes *codes = is_dc ? &cursor->block->looks->dc : &cursor->block->looks->ac;
+    refill(cursor);
+    for (; length <= 16 && symbol < 0; length++) {
+        int code = (int)(cursor->bits >> (64 - length));
+        if (code < codes->ends[length])
+            symbol = codes->from.huffval[(code + codes->firsts[length]) & 0xFF];
+    }
+    if (symbol < 0 || (is_dc && symbol > MAX_DC_SIZE))
+        return IS_UNKNOWN;
+    int step = is_dc ? 1 : step_of(symbol);
+    if (step == 0 || (step != ENDS && cursor->at + step > DCTSIZE2))
+        return IS_UNKNOWN;
+    length += (symbol & 15) - 1;
+    cursor->bits <<= length;
+    cursor->have -= length;
+    cursor->at += step;
+    cursor->look = cursor->block->rest;
+    if (cursor->at >= DCTSIZE2) {
+        cursor->at = 0;
+        cursor->blocks_left--;
+        cursor->look = cursor->block->first_of_following;
+        cursor->block = cursor->block->following;
+    }
+    refill(cursor);
+    return GOES_ON;
+}
+
+/* One look, without a branch at the end of a block: those would be guessed wrongly. Returns whether
+   it was good; otherwise nothing was done. */
+static inline __attribute__((always_inline)) int look(struct cursor *cursor) {
+    unsigned what = cursor->look[cursor->bits >> (64 - LOOK)];
+    int length = what & ((1 << LENGTH_BITS) - 1), at = cursor->at + (int)(what >> LENGTH_BITS);
+    if (__builtin_expect(!IS_GOOD(at), 0))
+        return 0;
+    cursor->bits <<= length;
+    cursor->have -= length;
+    const struct block *block = cursor->block;
+    intptr_t ends = -(intptr_t)(at >= DCTSIZE2);
+    cursor->at = at & ~(int)ends;
+    cursor->blocks_left += ends;
+    cursor->block = (void *)((intptr_t)block ^
+                             (((intptr_t)block ^ (intptr_t)block->following) & ends));
+    cursor->look = (void *)((intptr_t)block->rest ^
+                            (((intptr_t)block->rest ^ (intptr_t)block->first_of_following) & ends));
+    return 1;
+}
+
+/* As many looks as between refills, with an eye on the end of the segment. */
+static int walk_carefully(struct lane *lane) {
+    struct cursor *cursor = &lane->cursor;
+    for (int times = 0; times < LOOKS; times++) {
+        if (cursor->next > lane->limit)
+            return IS_UNKNOWN;
+        refill(cursor);
+        int state = look(cursor) ? GOES_ON : take_one(lane);
+        if (state == GOES_ON && cursor->blocks_left == 0)
+            state = end_segment(lane);
+        if (state != GOES_ON)
+            return state;
+    }
+    return GOES_ON;
+}
+
+/* Whether a round of looks may be taken without an eye on the end. */
+static inline __attribute__((always_inline)) int prepare(struct cursor *cursor, struct lane *lane,
+                                                         int *state) {
+    refill(cursor);
+    while (__builtin_expect(cursor->blocks_left <= LOOKS || cursor->next > lane->limit, 0)) {
+        lane->cursor = *cursor;
+        *state = walk_carefully(lane);
+        *cursor = lane->cursor;
+        if (*state != GOES_ON)
+            return 0;
+        refill(cursor);
+    }
+    return 1;
+}
+
+static inline __attribute__((always_inline)) int step(struct cursor *cursor, struct lane *lane,
+                                                      int *state) {
+    if (__builtin_expect(look(cursor), 1))
+        return 1;
+    lane->cursor = *cursor;
+    *state = take_one(lane);
+    *cursor = lane->cursor;
+    return *state == GOES_ON;
+}
+
+/* Walk on in one lane, or in two, until one is done: that one. */
+static inline __attribute__((always_inline)) struct lane *walk_lanes(struct lane *a, struct lane *b,
+                                                                     int two, int *sound) {
+    struct cursor in_a = a->cursor, in_b = b->cursor; /* not an array: that would be in memory */
+    struct lane *done;
+    int state = GOES_ON;
+    for (;;) {
+        done = a;
+        if (!prepare(&in_a, a, &state))
+            break;
+        done = b;
+        if (two && !prepare(&in_b, b, &state))
+            break;
+#define STEP_IN_BOTH                       \
+    done = a;                              \
+    if (!step(&in_a, a, &state))           \
+        break;                             \
+    done = b;                              \
+    if (two && !step(&in_b, b, &state))    \
+        break;
+        STEP_IN_BOTH
+        STEP_IN_BOTH
+        refill(&in_a);
+        refill(&in_b);
+        STEP_IN_BOTH
+        STEP_IN_BOTH
+#undef STEP_IN_BOTH
+    }
+    a->cursor = in_a;
+    if (two)
+        b->cursor = in_b;
+    *sound = state == IS_SOUND;
+    return done;
+}
+
+CLONES static struct lane *walk_one(struct lane *a, int *sound) {
+    return walk_lanes(a, a, 0, sound);
+}
+
+CLONES static struct lane *walk_two(struct lane *a, struct lane *b, int *sound) {
+    return walk_lanes(a, b, 1, sound);
+}
+
+int fastssd_walk_on(struct fastssd_walk *walk, int *sound) {
+    struct lane *a = &walk->lanes[0], *b = &walk->lanes[1];
+    if (!a->busy && !b->busy)
+        return -1;
+    struct lane *done = a->busy && b->busy ? walk_two(a, b, sound) : walk_one(a->busy ? a : b, sound);
+    done->busy = 0;
+    return (int)(done - walk->lanes);
+}
