@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photos = make_files(Path(name) / "files", found, 16 if options.quick else 1000)
         outs = {way: Path(name) / f"out-{number}" for number, way in enumerate(WAYS)}
         cases = [
-            Case(way, timed(photos.count, ours(photos, outs[way], options.threads, more), outs[way]))
+            Case(
+                way, timed(photos.count, ours(photos, outs[way], options.threads, more), outs[way])
+            )
             for way, more in WAYS.items()
         ]
         betons = {way: out / "train.beton" for way, out in outs.items()}
@@ -120,9 +122,7 @@ def make_files(root: Path, found: Sequence[Photograph], count: int) -> Photos:
     return Photos(root, found, count)
 
 
-def timed(
-    count: int, job: Callable[[], None], result: Path | None = None
-) -> Callable[[], float]:
+def timed(count: int, job: Callable[[], None], result: Path | None = None) -> Callable[[], float]:
     """Return a repeat of a job: images a second. What it wrote before is removed first, untimed."""
 
     def run() -> float:

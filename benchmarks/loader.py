@@ -19,7 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from cifar_section import cifar_rows
-from crop_check import difference_from_pillow, require_close, require_plausible
+from crop_check import (
+    CROPS_TO_LOOK_AT,
+    difference_from_pillow,
+    require_close,
+    require_plausible,
+)
 from harness import Benchmark, Case, Row, Target, interleaved, judged, num_cores, rows_of
 from memory_section import memory_rows
 from our_loader import OurLoader, random_resized_crops, shuffled
@@ -194,8 +199,9 @@ def make_loaders(
 
 
 def check(loaders: dict[str, Loader], store: Store, batch_size: int, notes: dict[str, str]) -> None:
-    """Look at a batch of every loader; for ours note how far it is from Pillow."""
-    samples = np.resize(store.samples(), batch_size)
+    """Look at crops of every loader; for ours note how far it is from Pillow."""
+    num_batches = -(-CROPS_TO_LOOK_AT // batch_size)
+    samples = np.resize(store.samples(), num_batches * batch_size)
     for name, loader in loaders.items():
         if not isinstance(loader, OurLoader):
             require_plausible(name, loader.batches(samples), store.photographs)

@@ -16,7 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from crop_check import difference_from_pillow, require_close, require_plausible
+from crop_check import (
+    CROPS_TO_LOOK_AT,
+    difference_from_pillow,
+    require_close,
+    require_plausible,
+)
 from harness import Benchmark, Case, Target, interleaved, judged, num_cores, rows_of
 from our_loader import OurLoader, random_resized_crops, shuffled
 from peers.peer import add_loader_options, is_measured
@@ -100,8 +105,9 @@ def _cases(
         ffcv = FfcvLoader(
             store.beton, batch_size=batch_size, threads=options.threads, num_pipelines=2
         )
+        seen = np.resize(samples, -(-CROPS_TO_LOOK_AT // batch_size) * batch_size)
         for crop in range(2):
-            found = ((crops[crop], rows) for crops, rows in ffcv.crops(samples))
+            found = ((crops[crop], rows) for crops, rows in ffcv.crops(seen))
             require_plausible(FFCV, found, store.photographs)
         cases.append(Case(FFCV, _seconds(lambda: ffcv.crops(samples), 1, batch_size)))
     return cases, levels

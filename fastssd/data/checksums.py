@@ -57,7 +57,9 @@ def describe_files(folder: Path, *, but: str) -> dict[str, dict[str, Any]]:
 
 def _description(path: Path) -> dict[str, Any]:
     num_bytes = path.stat().st_size
-    checksum = {PLAIN: sha256_of(path)} if num_bytes <= BLOCK else {OF_BLOCKS: sha256_of_blocks(path)}
+    checksum = (
+        {PLAIN: sha256_of(path)} if num_bytes <= BLOCK else {OF_BLOCKS: sha256_of_blocks(path)}
+    )
     return {"bytes": num_bytes, **checksum}
 
 

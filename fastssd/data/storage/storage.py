@@ -77,7 +77,8 @@ class StorageWriter(Protocol):
 
     def finish(self) -> None:
         """Complete the split's files, which `new_directory` brings to the disk. Nothing can be
-        appended after."""
+        appended after.
+        """
 
     def abandon(self) -> None:
         """Close the files as they are; harmless after `finish`."""
