@@ -57,10 +57,9 @@ def describe_files(folder: Path, *, but: str) -> dict[str, dict[str, Any]]:
 
 def _description(path: Path) -> dict[str, Any]:
     num_bytes = path.stat().st_size
-    checksum = (
-        {PLAIN: sha256_of(path)} if num_bytes <= BLOCK else {OF_BLOCKS: sha256_of_blocks(path)}
-    )
-    return {"bytes": num_bytes, **checksum}
+    if num_bytes <= BLOCK:
+        return {"bytes": num_bytes, PLAIN: sha256_of(path)}
+    return {"bytes": num_bytes, OF_BLOCKS: sha256_of_blocks(path)}
 
 
 def check_files(
@@ -103,5 +102,5 @@ def damaged_files(
 
 def _is_as_written(path: Path, written: Mapping[str, Any]) -> bool:
     if OF_BLOCKS in written:
-        return sha256_of_blocks(path) == written[OF_BLOCKS]
-    return sha256_of(path) == written[PLAIN]
+        return bool(sha256_of_blocks(path) == written[OF_BLOCKS])
+    return bool(sha256_of(path) == written[PLAIN])

@@ -76,8 +76,9 @@ class StorageWriter(Protocol):
         """
 
     def finish(self) -> None:
-        """Complete the split's files, which `new_directory` brings to the disk. Nothing can be
-        appended after.
+        """Complete the split's files; `new_directory` brings them to the disk.
+
+        Nothing can be appended after.
         """
 
     def abandon(self) -> None:
