@@ -47,8 +47,7 @@ def make_store(folder: Path, photographs: Sequence[Photograph], *, jpeg: str = "
         jpeg: How the conversion prepares them: ``restart`` or ``keep``.
     """
     dataset = folder / "dataset"
-    convert(_source(photographs), dataset, format="ffcv", jpeg=jpeg)
-    split = open_dataset(dataset).split("train")
+    split = make_dataset(dataset, photographs, jpeg=jpeg)
     root = folder / "files"
     files = []
     for sample in range(len(split)):
@@ -57,6 +56,14 @@ def make_store(folder: Path, photographs: Sequence[Photograph], *, jpeg: str = "
         file.write_bytes(split.storage.read(sample).data.tobytes())
         files.append(file)
     return Store(photographs, split, dataset / "train.beton", root, files)
+
+
+def make_dataset(
+    folder: Path, photographs: Sequence[Photograph], *, jpeg: str = "restart"
+) -> Split:
+    """Convert photographs to a dataset directory of format `ffcv`; return its only split."""
+    convert(_source(photographs), folder, format="ffcv", jpeg=jpeg)
+    return open_dataset(folder).split("train")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,19 @@
 /* Zeros behind a segment: a damaged block reads that far before it is seen. */
 #define PADDING 512
 
-static const uint8_t natural_order[64] = {
+/* By place in zigzag order; those behind the block's end are one. */
+static const uint8_t natural_order[FASTSSD_PLACES] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
     41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
-    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+    [64 ... FASTSSD_PLACES - 1] = 64};
 
 /* What decoding the segments of one image needs. */
 struct work {
     const struct fastssd_baseline *image;
     const struct fastssd_huffman *dc[3], *ac[3];
+    const struct fastssd_pairs *pairs[3];
+    uint16_t quantisers[3][FASTSSD_PLACES]; /* 0 behind the block's end */
     const uint8_t *need;      /* by MCU */
     int first_row, first_column; /* MCUs of the planes' corner */
     struct {
@@ -34,8 +38,9 @@ struct work {
         int h, v;         /* blocks of an MCU */
     } planes[3];
     int plain;
-    /* Blocks wait for a second one: the transform takes two. */
-    int16_t coefficients[2][64] __attribute__((aligned(32)));
+    /* Blocks wait for a second one: the transform takes two. Behind a block something may be
+       written that is not meant: in the second's place, or behind it. */
+    int16_t coefficients[3][64] __attribute__((aligned(32)));
     uint8_t *out[2];
     int stride[2];
     int waiting;
@@ -51,28 +56,59 @@ int fastssd_baseline_scale(const struct fastssd_baseline *image, int scale) {
     return image->luma_h == image->luma_v ? scale : 1;
 }
 
-/* Read a block's coefficients other than the first, dequantised, to natural order; without a block,
-   pass over them. Returns the last that is not zero, -1 for no code. */
+/* Read a block's coefficients other than the first, dequantised, to natural order and to one place
+   behind it; without a block, pass over them. Returns the last that is not zero, or a zero that was
+   sent, -1 for no code. */
 static inline int read_block(struct fastssd_bits *bits, const struct fastssd_huffman *table,
-                             const uint16_t *quantisers, int16_t *block) {
+                             const struct fastssd_pairs *pairs, const uint16_t *quantisers,
+                             int16_t *block) {
     struct fastssd_bits own = *bits; /* in registers */
     int at = 0, last = 0, value;
-    while (at < 63) {
+    for (;;) {
+        fastssd_bits_fill(&own);
+        int looks = 0;
+#pragma GCC unroll 4
+        for (; looks < 4; looks++) {
+            uint64_t pair = pairs->look[own.held >> (64 - FASTSSD_PAIR_LOOK)];
+            int next = at + (int)(pair >> 6 & 127);
+            if (__builtin_expect(next >= 63, 0))
+                break;
+            own.held <<= pair & 31;
+            own.count -= (int)(pair & 31);
+            if (block) {
+                int first = at + (int)(pair >> 16 & 255), second = first + (int)(pair >> 24 & 255);
+                block[natural_order[first]] =
+                    (int16_t)((int16_t)(pair >> 32) * quantisers[first]);
+                block[natural_order[second]] =
+                    (int16_t)((int16_t)(pair >> 48) * quantisers[second]);
+            }
+            at = next;
+            if (pair & FASTSSD_ENDS) {
+                *bits = own;
+                return at - 1;
+            }
+        }
+        if (looks == 4)
+            continue;
+        /* A long code, or the end of the block is near. */
+        last = at;
         uint32_t entry = fastssd_take(&own, table, &value);
         at += (int)(entry >> 16);
         if ((entry >> 8 & 15) == 0) {
-            if (entry >> 16) /* sixteen zeros */
-                continue;
-            last = entry ? last : -1;
-            break;
-        }
-        if (at > 63) {
+            if (entry == 0 || entry >> 16 == 0) {
+                last = entry ? last : -1;
+                break;
+            }
+        } else if (at > 63) {
             last = -1;
             break;
+        } else {
+            if (block)
+                block[natural_order[at]] = (int16_t)(value * quantisers[at]);
+            last = at;
         }
-        if (block)
-            block[natural_order[at]] = (int16_t)(value * quantisers[at]);
-        last = at;
+        if (at >= 63)
+            break;
     }
     *bits = own;
     return last;
@@ -93,11 +129,11 @@ static void transform_waiting(struct work *work) {
 static inline int needed_block(struct work *work, struct fastssd_bits *bits, int c, int dc,
                                uint8_t *out) {
     int16_t *block = work->coefficients[work->waiting];
-    const uint16_t *quantisers = work->image->quantisers[c];
+    const uint16_t *quantisers = work->quantisers[c];
     int stride = work->planes[c].stride, side = work->planes[c].side;
     memset(block, 0, 64 * sizeof *block);
     block[0] = (int16_t)(dc * quantisers[0]);
-    int last = read_block(bits, work->ac[c], quantisers, block);
+    int last = read_block(bits, work->ac[c], work->pairs[c], quantisers, block);
     if (last < 0)
         return 0;
     if (last == 0) {
@@ -136,7 +172,7 @@ CLONES static int decode_mcus(struct work *work, struct fastssd_bits *bits, int 
                     dc[c] = (int)((unsigned)dc[c] + (unsigned)difference);
                 uint8_t *out = corner + (b / h) * side * work->planes[c].stride + (b % h) * side;
                 int read = needed ? needed_block(work, bits, c, dc[c], out)
-                                  : read_block(bits, work->ac[c], NULL, NULL) >= 0;
+                                  : read_block(bits, work->ac[c], work->pairs[c], NULL, NULL) >= 0;
                 if (!read || bits->at > bits->end + 16)
                     return 0;
             }
@@ -325,6 +361,7 @@ int fastssd_baseline_decode(struct fastssd_scratch *scratch, const struct fastss
                             const struct fastssd_rect *rects, int count, int scale, int plain,
                             struct fastssd_picture *picture, char *reason) {
     struct fastssd_huffman tables[2][3];
+    struct fastssd_pairs pairs[3];
     struct fastssd_rect mcus = {0, 0, 0, 0};
     struct work work = {.image = image, .plain = plain};
     work.need = mark_needed(scratch, image, rects, count, scale, &mcus);
@@ -338,6 +375,10 @@ int fastssd_baseline_decode(struct fastssd_scratch *scratch, const struct fastss
         if (!same && (!fastssd_huffman_build(&tables[0][c], image->dc[c], 0) ||
                       !fastssd_huffman_build(&tables[1][c], image->ac[c], 1)))
             return fail(reason, "a Huffman table that is none");
+        if (!same)
+            fastssd_pairs_build(&pairs[c], image->ac[c]);
+        memcpy(work.quantisers[c], image->quantisers[c], 64 * sizeof *image->quantisers[c]);
+        work.pairs[c] = &pairs[at];
         work.dc[c] = &tables[0][at];
         work.ac[c] = &tables[1][at];
     }

@@ -27,6 +27,24 @@ static inline uint32_t fastssd_huffman_entry(int symbol, int length, int is_ac) 
     return (uint32_t)(length + size) | (uint32_t)size << 8 | (uint32_t)forward << 16;
 }
 
+#define FASTSSD_PAIR_LOOK 11
+#define FASTSSD_NOWHERE 64 /* added to a place in a block: a place behind every block's end */
+#define FASTSSD_PLACES (64 + 2 * FASTSSD_NOWHERE)
+
+/* What the next bits hold whole: two AC coefficients, or one, or one and the end of the block, or
+   that alone. An entry: bits 0-4 the bits of it all; 5 whether the block ends; 6-12 coefficients to
+   go on by, one more for the end; 16-23 places from here to the first, 24-31 from it to the second,
+   each FASTSSD_NOWHERE for none; 32-47 and 48-63 their values. */
+struct fastssd_pairs {
+    uint64_t look[1 << FASTSSD_PAIR_LOOK];
+};
+
+#define FASTSSD_ENDS 32
+#define FASTSSD_NO_PAIR (127 << 6) /* goes on too far for every block */
+
+/* Build the table from a DHT segment's 16 counts and symbols, which make a Huffman table. */
+void fastssd_pairs_build(struct fastssd_pairs *pairs, const uint8_t *counts);
+
 /* The bits of a segment, left-aligned. Behind `end` there are zeros to be read. */
 struct fastssd_bits {
     uint64_t held;
@@ -34,17 +52,16 @@ struct fastssd_bits {
     const uint8_t *at, *end;
 };
 
+/* Have 56 bits, without a branch that would be guessed wrongly. */
 static inline void fastssd_bits_fill(struct fastssd_bits *bits) {
-    if (bits->count < 32) {
-        uint64_t next;
-        memcpy(&next, bits->at, 8);
+    uint64_t next;
+    memcpy(&next, bits->at, 8);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        next = __builtin_bswap64(next);
+    next = __builtin_bswap64(next);
 #endif
-        bits->held |= next >> bits->count;
-        bits->at += (63 - bits->count) >> 3;
-        bits->count |= 56;
-    }
+    bits->held |= next >> bits->count;
+    bits->at += (63 - bits->count) >> 3;
+    bits->count |= 56;
 }
 
 /* The entry of a code of more than FASTSSD_LOOK bits; 0 for none. */
