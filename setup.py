@@ -20,6 +20,7 @@ setup(
                 "-std=gnu11",
                 "-O3",
                 "-g0",
+                "-fno-wrapv",  # Python's own flag, which keeps loops from being vectorised
                 "-Wall",
                 "-Wextra",
                 "-fvisibility=default",

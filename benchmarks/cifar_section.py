@@ -3,7 +3,6 @@
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -130,19 +129,13 @@ def _check(name: str, batches: Iterator[tuple[Tensor, NDArray[np.int64]]], pixel
             raise SystemExit(f"{name}: sample {sample} is none of its padded crops")
 
 
-@dataclass(frozen=True, slots=True)
 class _Pixels:
     """The split of a source of arrays."""
 
-    images: UInt8
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return np.arange(len(self.images))
-
-    @property
-    def names(self) -> Sequence[str]:
-        return [f"image {number}" for number in range(len(self.images))]
+    def __init__(self, images: UInt8) -> None:
+        self.images = images
+        self.labels = np.arange(len(images))
+        self.names: Sequence[str] = [f"image {number}" for number in range(len(images))]
 
     def read(self, row: int) -> Content:
         return self.images[row]

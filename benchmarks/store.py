@@ -66,19 +66,13 @@ def make_dataset(
     return open_dataset(folder).split("train")
 
 
-@dataclass(frozen=True, slots=True)
 class _Photographs:
     """The split of a source that is in memory."""
 
-    photographs: Sequence[Photograph]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        return np.arange(len(self.photographs))
-
-    @property
-    def names(self) -> Sequence[str]:
-        return [f"photograph {number}" for number in range(len(self.photographs))]
+    def __init__(self, photographs: Sequence[Photograph]) -> None:
+        self.photographs = photographs
+        self.labels = np.arange(len(photographs))
+        self.names: Sequence[str] = [f"photograph {number}" for number in range(len(photographs))]
 
     def read(self, row: int) -> Content:
         return self.photographs[row].content
