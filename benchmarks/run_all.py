@@ -1,6 +1,6 @@
 r"""Run all benchmarks, write their results to docs/performance/ and make the page of them.
 
-One after the other, since they measure time; about 17 minutes on 2 cores. A benchmark that fails is
+One after the other, since they measure time; about 12 minutes on 2 cores. A benchmark that fails is
 named at the end, and its last result stays.
 
     python benchmarks/run_all.py [--data FOLDER] [--only loader views]
