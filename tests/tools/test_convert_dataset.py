@@ -195,13 +195,16 @@ def test_a_disk_that_is_full_exits_with_3(tool, tree, tmp_path, capsys, monkeypa
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_exits_with_its_code_and_leaves_nothing(
-    tool, tree, tmp_path, capsys, monkeypatch, number, code
+    tool, tree, tmp_path, capsys, monkeypatch, request, number, code
 ):
     monkeypatch.setattr(
         tool._Bars,
         "__call__",
         lambda *_: os.kill(os.getpid(), number),  # in mid-conversion
     )
+    # A shell starts what it puts in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     assert tool.main([str(tree), str(tmp_path / "out")]) == code
     assert "nothing was written" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
