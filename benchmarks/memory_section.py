@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imports, compiling and the first touch of the file are no part of a loader's memory.
     found = {"warm": _epoch(options, _SMALL_BATCH_SIZE, repeats=1)}
     if options.loader == "fastssd":
-        evict(options.dataset / "train.beton")
+        _evict(options.dataset / "train.beton")
         found["cold"] = _epoch(options, _SMALL_BATCH_SIZE, repeats=1)
         found["warm"] = _epoch(options, _SMALL_BATCH_SIZE, repeats=1)
     gc.collect()
@@ -122,7 +122,7 @@ def _batches(
     return ours.batches(samples)
 
 
-def evict(path: Path) -> None:
+def _evict(path: Path) -> None:
     """Drop a file's pages from the cache; they must not be mapped."""
     gc.collect()
     with path.open("rb") as file:

@@ -40,7 +40,6 @@ class OurLoader:
         augmentation: Decides the crops.
         batch_size: Images a batch.
         threads: Of the loader; `data.threads` of a config.
-        read_ahead: Batches whose reads are announced; `data.read_ahead` of a config.
     """
 
     split: Split
@@ -48,7 +47,6 @@ class OurLoader:
     augmentation: Augmentation
     batch_size: int
     threads: int
-    read_ahead: int = DataConfig(path="unused").read_ahead
 
     def batches(self, samples: Int64) -> Iterator[tuple[UInt8, Int64]]:
         for draws, batch in self.host_batches(shuffled(samples)):
@@ -56,7 +54,7 @@ class OurLoader:
 
     def host_batches(self, draws: Draws) -> Iterator[tuple[Draws, HostBatch]]:
         """Yield full batches of the draws, in their order, with all that was fetched."""
-        workers = cpu_workers(self.threads, self.read_ahead)
+        workers = cpu_workers(self.threads)
         decoder = build_decoder(self.decoder, threads=self.threads)
         fetch = image_fetch(self.split, decoder, self.augmentation, buffers=workers.buffers())
         starts = range(0, len(draws) - self.batch_size + 1, self.batch_size)
@@ -67,7 +65,7 @@ class OurLoader:
         """Do nothing: the threads end with an iteration."""
 
 
-def cpu_workers(threads: int, read_ahead: int | None = None) -> Workers:
+def cpu_workers(threads: int) -> Workers:
     """Return what prepares batches in the only process there is, with a config's defaults."""
     config = DataConfig(path="unused")
     return Workers(
@@ -76,7 +74,7 @@ def cpu_workers(threads: int, read_ahead: int | None = None) -> Workers:
         threads=threads,
         prefetch=config.prefetch,
         device=torch.device("cpu"),
-        read_ahead=config.read_ahead if read_ahead is None else read_ahead,
+        read_ahead=config.read_ahead,
     )
 
 
