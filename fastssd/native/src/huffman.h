@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "refill.h"
+
 #define FASTSSD_LOOK 10 /* bits that are looked at; longer codes take a loop */
 
 /* An entry: bits 0-5 all bits of the symbol (its code's and its value's), 0 for a code that is
@@ -52,16 +54,9 @@ struct fastssd_bits {
     const uint8_t *at, *end;
 };
 
-/* Have 56 bits, without a branch that would be guessed wrongly. */
+/* Have 56 bits. */
 static inline void fastssd_bits_fill(struct fastssd_bits *bits) {
-    uint64_t next;
-    memcpy(&next, bits->at, 8);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    next = __builtin_bswap64(next);
-#endif
-    bits->held |= next >> bits->count;
-    bits->at += (63 - bits->count) >> 3;
-    bits->count |= 56;
+    fastssd_refill(&bits->held, &bits->count, &bits->at);
 }
 
 /* The entry of a code of more than FASTSSD_LOOK bits; 0 for none. */

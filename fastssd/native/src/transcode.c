@@ -1,7 +1,8 @@
 /* JPEG files rewritten without loss: baseline, optimised Huffman tables, restart markers, no
    metadata. The scan of an ordinary file is read and written symbol by symbol
    (`transcode_read.c`, `transcode_write.c`). All others go through libjpeg's coefficients, and so
-   does everything that looks damaged: libjpeg says what is wrong. */
+   does everything that looks damaged: libjpeg says what is wrong. Files that are only checked are
+   walked through first (`walk.c`). */
 #include "transcode.h"
 
 #include <jerror.h>

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "refill.h"
+
 #define LOOK 11               /* bits of a code that one look finds */
 #define MAX_DC_SIZE 11        /* what a baseline file may hold */
 #define MAX_AC_SIZE 10
@@ -80,14 +82,7 @@ static int make_huffman(const JHUFF_TBL *from, struct huffman *to, int largest) 
 
 /* Have 56 bits: more than the longest code and its value. */
 static inline __attribute__((always_inline)) void refill(struct reader *reader) {
-    uint64_t eight;
-    memcpy(&eight, reader->next, sizeof eight);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    eight = __builtin_bswap64(eight);
-#endif
-    reader->bits |= eight >> reader->have;
-    reader->next += (63 - reader->have) >> 3;
-    reader->have |= 56;
+    fastssd_refill(&reader->bits, &reader->have, &reader->next);
 }
 
 static uint32_t look_further(uint64_t bits, const struct huffman *table) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "refill.h"
 #include "transcode.h"
 
 #define LOOK 11
@@ -198,14 +199,7 @@ static const struct looks *looks_of(struct fastssd_walk *walk, const JHUFF_TBL *
 
 /* Have 56 bits: enough for two looks, or for the longest code with its value. */
 static inline __attribute__((always_inline)) void refill(struct cursor *cursor) {
-    uint64_t eight;
-    memcpy(&eight, cursor->next, sizeof eight);
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    eight = __builtin_bswap64(eight);
-#endif
-    cursor->bits |= eight >> cursor->have;
-    cursor->next += (63 - cursor->have) >> 3;
-    cursor->have |= 56;
+    fastssd_refill(&cursor->bits, &cursor->have, &cursor->next);
 }
 
 /* Copy the next segment's data, up to its marker and without the bytes stuffed into it. Returns 0
