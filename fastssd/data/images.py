@@ -131,7 +131,11 @@ class ImageFetch:
         self._checksums = checksums
         self._buffers = buffers or Buffers(keep=0)
         self._damage = damage
-        self.read_ahead = ReadAhead(may_look=os.access(split.names_file, os.W_OK))
+        self.read_ahead = ReadAhead(
+            split.storage.mapped,
+            num_images=len(split.storage),
+            may_look=os.access(split.names_file, os.W_OK),
+        )
 
     def __call__(self, draws: Draws) -> HostBatch:
         shown, pixels = self._pixels(draws)

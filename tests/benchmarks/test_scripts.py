@@ -80,6 +80,13 @@ def test_samplers_are_measured_through_the_loader_and_alone(tmp_path):
     assert {row["unit"] for row in result["rows"]} == {"images/s", "s", "MB"}
 
 
+def test_datasets_larger_than_memory_are_read_by_a_process_of_their_own(tmp_path):
+    result = run(tmp_path, "larger_than_memory", "--alone")
+
+    assert contract_problem(result) == ""
+    assert result["environment"]["different"] < result["environment"]["photographs"]
+
+
 def test_epochs_are_predicted_from_given_rates_by_plain_arithmetic(tmp_path):
     machine = ("--cores", "9", "--gpus", "1", "--step", "1000", "--decode", "100")
 

@@ -24,6 +24,8 @@ SIZE = 6
 class ListStorage:
     """Images in a list."""
 
+    mapped = ()
+
     def __init__(self, images, sizes):
         self.images = images
         self.sizes = np.array(sizes, np.int32)

@@ -7,7 +7,7 @@ import numpy as np
 from fastssd.data.storage import beton_layout as layout
 from fastssd.data.storage.advise import WriteBehind
 from fastssd.data.storage.files import map_bytes
-from fastssd.data.storage.image import JPEG, RAW, StoredBatch, StoredImage
+from fastssd.data.storage.image import JPEG, RAW, StoredBatch, StoredImage, UInt8
 from fastssd.data.storage.storage import Int32, Int64, address_of, check_samples
 
 _TYPE_IDS = [layout.TYPE_RGB_IMAGE, layout.TYPE_INT]
@@ -37,6 +37,10 @@ class BetonStorage:
         self._raw = parsed.images["mode"] == layout.MODE_RAW
         self._starts = parsed.images["data_ptr"].astype(np.int64)
         self._ends = self._starts + parsed.sizes.astype(np.int64)
+
+    @property
+    def mapped(self) -> list[UInt8]:
+        return [self._bytes]
 
     def __len__(self) -> int:
         return len(self.sizes)

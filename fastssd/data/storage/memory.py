@@ -35,6 +35,10 @@ class EqualStorage:
             np.array(self._images.shape[1:3], np.int32), (len(self._images), 1)
         )
 
+    @property
+    def mapped(self) -> list[UInt8]:
+        return [self._images]
+
     def __len__(self) -> int:
         return len(self._images)
 
@@ -83,6 +87,10 @@ class PackedStorage:
                 f"{split}.sizes.npy; the file is truncated or damaged: convert again"
             )
         self.pixels: UInt8 = self._bytes[self._offsets[0] : self._offsets[-1]].reshape(-1, 3)
+
+    @property
+    def mapped(self) -> list[UInt8]:
+        return [self._bytes]
 
     def __len__(self) -> int:
         return len(self.sizes)

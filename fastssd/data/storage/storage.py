@@ -1,5 +1,6 @@
 """What every storage format offers: reading by sample, and writing one sample after another."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,10 @@ class Storage(Protocol):
     @property
     def sizes(self) -> Int32:
         """(N, 2) int32 height and width of every image, in pixels."""
+
+    @property
+    def mapped(self) -> Sequence[UInt8]:
+        """The mapped files that images lie in, each whole."""
 
     def __len__(self) -> int: ...
 

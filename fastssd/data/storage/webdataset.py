@@ -49,6 +49,10 @@ class WebDatasetStorage:
         self._before = np.where(self._raw, index[:, _SIZE] - areas, 0)
         self._checked = np.zeros(len(index), dtype=np.bool_)
 
+    @property
+    def mapped(self) -> list[UInt8]:
+        return self._shards
+
     def __len__(self) -> int:
         return len(self.sizes)
 

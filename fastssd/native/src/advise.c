@@ -47,6 +47,16 @@ int64_t fastssd_advise(const uint64_t *addresses, const int64_t *num_bytes, int6
     return absent;
 }
 
+/* Have a page that is wanted read alone, without the neighbours that the system expects to be wanted
+   next: up to megabytes of them, which in a file larger than memory push out what is. */
+void fastssd_expect_random(uint64_t address, int64_t num_bytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint64_t start = address / page * page;
+    if (num_bytes > 0)
+        madvise((void *)(uintptr_t)start, (size_t)(address - start) + (size_t)num_bytes,
+                MADV_RANDOM);
+}
+
 /* Let the system begin to write what a file has so far to the disk; does not wait for it. */
 void fastssd_write_behind(int file, int64_t start, int64_t num_bytes) {
 #ifdef SYNC_FILE_RANGE_WRITE

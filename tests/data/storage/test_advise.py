@@ -1,6 +1,7 @@
 """Reading ahead: files leave the system's cache and come back, and warm ones cost little."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fastssd.native.library import library
 
 needs_kernels = pytest.mark.skipif(library() is None, reason="the native kernels were not built")
 
+SMAPS = Path("/proc/self/smaps")
 PART, NUM_PARTS = 50_000, 40
 
 
@@ -40,9 +42,51 @@ def cold(tmp_path):
     return locate
 
 
+def read_ahead(locate, *, may_look=True):
+    return ReadAhead([locate().owner], num_images=NUM_PARTS, may_look=may_look)
+
+
+def reads_alone(address):
+    """Whether Linux has been told that this memory is read in no order: `rr` in its flags."""
+    within = False
+    with SMAPS.open() as file:
+        for line in file:
+            first, _, rest = line.partition("-")
+            if first and all(digit in "0123456789abcdef" for digit in first):
+                within = int(first, 16) <= address < int(rest.split()[0], 16)
+            elif within and line.startswith("VmFlags:"):
+                return "rr" in line.split()
+    raise AssertionError("not mapped")
+
+
+@needs_kernels
+@pytest.mark.skipif(not SMAPS.exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("large", "memory", "expected"),
+    [
+        (PART, 1 << 40, True),  # images are large
+        (PART + 1, 1 << 40, False),  # small images in a file that fits
+        (PART + 1, PART * NUM_PARTS, True),  # in one that does not
+    ],
+)
+def test_neighbours_are_not_read_where_they_only_take_room(
+    cold, monkeypatch, large, memory, expected
+):
+    monkeypatch.setattr("fastssd.data.storage.advise._LARGE", large)
+    monkeypatch.setattr("fastssd.data.storage.advise.usable_memory", lambda: memory)
+    batch = cold()
+    ahead = read_ahead(cold)
+    assert not reads_alone(int(batch.addresses[-1]))  # another reader may go through it in order
+
+    ahead.announce(cold)
+
+    assert reads_alone(int(batch.addresses[0])) == expected
+    assert reads_alone(int(batch.addresses[-1])) == expected
+
+
 @needs_kernels
 def test_what_is_on_the_disk_alone_is_asked_for_until_it_is_in_memory(cold):
-    ahead = ReadAhead(may_look=True)
+    ahead = read_ahead(cold)
     ahead.announce(cold)
     if ahead.num_absent == 0:
         pytest.skip("this file system keeps its files in memory")
@@ -61,7 +105,7 @@ def test_what_is_on_the_disk_alone_is_asked_for_until_it_is_in_memory(cold):
 @needs_kernels
 def test_files_in_memory_are_looked_at_now_and_then_only(cold):
     assert cold().owner.any()  # reads it
-    ahead, located = ReadAhead(may_look=True), []
+    ahead, located = read_ahead(cold), []
 
     def locate():
         located.append(True)
@@ -77,7 +121,7 @@ def test_files_in_memory_are_looked_at_now_and_then_only(cold):
 @needs_kernels
 def test_where_the_system_does_not_tell_everything_is_asked_for(cold):
     assert cold().owner.any()
-    ahead = ReadAhead(may_look=False)
+    ahead = read_ahead(cold, may_look=False)
 
     for _ in range(50):
         ahead.announce(cold)
@@ -87,7 +131,7 @@ def test_where_the_system_does_not_tell_everything_is_asked_for(cold):
 
 def test_without_kernels_nothing_is_done(monkeypatch, cold):
     monkeypatch.setattr("fastssd.native.library.library", lambda: None)
-    ahead = ReadAhead(may_look=True)
+    ahead = read_ahead(cold)
 
     ahead.announce(lambda: pytest.fail("was located"))
 
