@@ -1,6 +1,6 @@
 """Augmentation after the crop: bytes of the output size in, normalised floats out, batch by batch.
 
-    python benchmarks/augment.py [--data DIR] [--json FILE] [--batch 256] [--device cuda]
+    python benchmarks/augment.py [--data DIR] [--json FILE] [--batch 256] [--devices cpu]
 
 The recipes are the query (`imagenet`: flip and colour jitter), the key (`moco_v2`: hue, grayscale
 and a blur of 23 x 23 besides) and CIFAR's (a flip; its crop is cut before). All have all cores:
@@ -78,18 +78,27 @@ def main(arguments: list[str] | None = None) -> int:
     benchmark = Benchmark("augment", "Images a second of augmentation, from bytes to floats.")
     parser = benchmark.parser()
     parser.add_argument("--batch", type=int, default=256, metavar="B", help="images a batch (256)")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    here = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    parser.add_argument("--devices", nargs="+", default=here, metavar="NAME", help="of cpu, cuda")
     parser.add_argument("--compile", action="store_true", help="kornia under torch.compile, too")
     options = parser.parse_args(arguments)
     torch.set_num_threads(num_cores())
-    device, batch = torch.device(options.device), 8 if options.quick else options.batch
+    batch = 8 if options.quick else options.batch
     side = 48 if options.quick else 224
-    large, small = pixels(options, batch, side).to(device), pixels(options, batch, 32).to(device)
-    few = min(batch, 64)
+    large, small = pixels(options, batch, side), pixels(options, batch, 32)
     parts = [
-        Part("query recipe", build_recipe("imagenet", side), large, few),
-        Part("key recipe", build_recipe("moco_v2", side), large, few),
-        Part("CIFAR recipe", build_recipe("cifar", 32), small, batch),
+        Part(
+            name if device == "cpu" else f"{name} on {device}",
+            recipe,
+            images.to(device),
+            few=min(batch, 64) if device == "cpu" else batch,
+        )
+        for device in options.devices
+        for name, recipe, images in (
+            ("query recipe", build_recipe("imagenet", side), large),
+            ("key recipe", build_recipe("moco_v2", side), large),
+            ("CIFAR recipe", build_recipe("cifar", 32), small),
+        )
     ]
     rows: list[Row] = []
     difference = 0.0
@@ -100,12 +109,14 @@ def main(arguments: list[str] | None = None) -> int:
         rows += rows_of(found, unit="images/s", against=against, section=part.section, notes=NOTES)
     targets = [
         Target("fastssd", peer, at_least=bound, section=part.section)
-        for part in parts[:2]
+        for part in parts
+        if part.recipe.size == side
         for peer, bound in ((KORNIA, 1.5), (PER_IMAGE, 5.0))
     ]
     sections = {
         part.section: f"Batch of {len(part.images)} images of {part.recipe.size} x "
-        f"{part.recipe.size}, on {device.type}, by all {num_cores()} cores where that is the CPU."
+        f"{part.recipe.size}"
+        + (f", by all {num_cores()} cores." if not part.images.is_cuda else ", on the GPU.")
         for part in parts
     }
     return benchmark.finish(

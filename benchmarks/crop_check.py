@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from peers.peer import Int64, UInt8
+from peers.peer import Int64, Pixels, UInt8, on_host
 from photographs import Photograph
 from PIL import Image
 
@@ -63,7 +63,7 @@ def require_close(name: str, levels: float) -> float:
 
 
 def require_plausible(
-    name: str, batches: Iterator[tuple[UInt8, Int64]], photographs: Sequence[Photograph]
+    name: str, batches: Iterator[tuple[Pixels, Int64]], photographs: Sequence[Photograph]
 ) -> None:
     """Refuse a peer whose crops do not have the colours of the photographs they are said to be of.
 
@@ -72,7 +72,8 @@ def require_plausible(
     """
     expected = np.stack([each.pixels().mean(axis=(0, 1)) for each in photographs])
     totals, counts = np.zeros_like(expected), np.zeros(len(expected))
-    for pixels, samples in batches:
+    for made, samples in batches:
+        pixels = on_host(made)
         if pixels.dtype != np.uint8 or pixels.ndim != 4:
             raise SystemExit(f"{name}: gave {pixels.dtype} of {pixels.shape}")
         channels_last = pixels if pixels.shape[3] == 3 else pixels.transpose(0, 2, 3, 1)

@@ -23,7 +23,7 @@ from control_group import ControlGroup
 from harness import Benchmark, Case, Row, interleaved, num_cores, rows_of
 from our_loader import OurLoader, random_resized_crops
 from peers.ffcv_loader import FfcvLoader
-from peers.peer import UInt8, is_measured
+from peers.peer import Pixels, is_measured
 from photographs import photographs, summary
 from store import make_dataset
 
@@ -123,7 +123,7 @@ def images_a_second(options: argparse.Namespace) -> float:
     return count / (time.perf_counter() - started)
 
 
-def _batches(options: argparse.Namespace) -> Iterator[UInt8]:
+def _batches(options: argparse.Namespace) -> Iterator[Pixels]:
     size = 4 if options.quick else BATCH_SIZE
     if options.loader == OURS:
         split = open_dataset(options.dataset).split("train")

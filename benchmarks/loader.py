@@ -28,7 +28,7 @@ from crop_check import (
 from harness import Benchmark, Case, Row, Target, interleaved, judged, num_cores, rows_of
 from memory_section import memory_rows
 from our_loader import OurLoader, random_resized_crops, shuffled
-from peers.peer import Int64, Loader, add_loader_options, is_measured
+from peers.peer import Int64, Loader, add_loader_options, is_measured, on_host
 from photographs import mosaics, photographs, summary
 from store import Store, make_store
 
@@ -37,7 +37,7 @@ from fastssd.data.images import PIXELS
 
 ALL, FULL_CHROMA, HALF_CHROMA = "all photographs", "4:4:4 photographs", "4:2:0 photographs"
 MOSAICS = "800 x 600 mosaics"
-FFCV, DALI = "FFCV Loader", "DALI CPU"
+FFCV, DALI, DALI_MIXED = "FFCV Loader", "DALI CPU", "DALI mixed"
 TORCHVISION, PILLOW = "torchvision.io DataLoader", "ImageFolder + Pillow DataLoader"
 OURS = "fastssd native"
 
@@ -125,8 +125,8 @@ def photograph_rows(
     large = make_store(folder / "mosaics", mosaics(store.photographs, count=sizes.mosaics))
     kept = make_store(folder / "keep", store.photographs, jpeg="keep")
     make = partial(make_loaders, batch_size=sizes.batch_size, options=options)
-    loaders = make(store, (PILLOW, TORCHVISION, DALI, FFCV, *ours()))
-    of_large = make(large, (DALI, OURS) + ((FFCV,) if sizes.compiled > 1 else ()))
+    loaders = make(store, (PILLOW, TORCHVISION, DALI, DALI_MIXED, FFCV, *ours()))
+    of_large = make(large, (DALI, DALI_MIXED, OURS) + ((FFCV,) if sizes.compiled > 1 else ()))
     originals = make(kept, (OURS, DALI) + ((FFCV,) if sizes.compiled > 2 else ()))
     notes: dict[str, str] = {}
     rows: list[Row] = []
@@ -180,9 +180,12 @@ def make_loaders(
             TorchvisionFiles(store.files), batch_size=batch_size, workers=threads
         )
     if is_measured("nvidia.dali", options):
-        from peers.dali_cpu import DaliCpu
+        from peers.dali_loader import MIXED, DaliLoader
 
-        makers[DALI] = lambda: DaliCpu(store.files, batch_size=batch_size, threads=threads)
+        by_dali = partial(DaliLoader, store.files, batch_size=batch_size, threads=threads)
+        makers[DALI] = by_dali
+        if torch.cuda.is_available():
+            makers[DALI_MIXED] = partial(by_dali, device=MIXED)
     if is_measured("ffcv", options):
         from peers.ffcv_loader import FfcvLoader
 
@@ -207,7 +210,7 @@ def check(loaders: dict[str, Loader], store: Store, batch_size: int, notes: dict
             require_plausible(name, loader.batches(samples), store.photographs)
             continue
         draws, batch = next(loader.host_batches(shuffled(samples)))
-        pixels = batch[PIXELS].numpy()[:, :16]
+        pixels = on_host(batch[PIXELS])[:, :16]
         levels = difference_from_pillow(pixels, draws[:16], store.photographs, loader.augmentation)
         require_close(name, levels)
         notes[name] = f"crops differ from Pillow's by {levels:.2f} of 256 levels on average"

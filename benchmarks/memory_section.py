@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from harness import Row, Target, judged, rows_of
 from our_loader import OurLoader, random_resized_crops
-from peers.peer import Int64, UInt8, is_measured
+from peers.peer import Int64, Pixels, is_measured
 from resident import forget_peak, peak_bytes, resident_bytes
 from store import Store
 
@@ -110,7 +110,7 @@ def _epoch(options: argparse.Namespace, batch_size: int, *, repeats: int) -> flo
 
 def _batches(
     options: argparse.Namespace, batch_size: int, samples: Int64
-) -> Iterator[tuple[UInt8, Int64]]:
+) -> Iterator[tuple[Pixels, Int64]]:
     if options.loader == "ffcv":
         from peers.ffcv_loader import FfcvLoader
 

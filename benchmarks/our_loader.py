@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from peers.peer import RATIO, SCALE, SIDE, Int64, UInt8
+from peers.peer import RATIO, SCALE, SIDE, Int64, Pixels
 
 from fastssd.augment.augmentation import Augmentation
 from fastssd.augment.boxes import ResizedCrop
@@ -48,9 +48,10 @@ class OurLoader:
     batch_size: int
     threads: int
 
-    def batches(self, samples: Int64) -> Iterator[tuple[UInt8, Int64]]:
+    def batches(self, samples: Int64) -> Iterator[tuple[Pixels, Int64]]:
         for draws, batch in self.host_batches(shuffled(samples)):
-            yield batch[PIXELS][0].numpy(), draws.samples
+            pixels = batch[PIXELS][0]
+            yield pixels if pixels.is_cuda else pixels.numpy(), draws.samples
 
     def host_batches(self, draws: Draws) -> Iterator[tuple[Draws, HostBatch]]:
         """Yield full batches of the draws, in their order, with all that was fetched."""

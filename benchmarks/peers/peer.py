@@ -8,9 +8,12 @@ from typing import Protocol
 import numpy as np
 from harness import num_cores
 from numpy.typing import NDArray
+from torch import Tensor
 
 Int64 = NDArray[np.int64]
 UInt8 = NDArray[np.uint8]
+Pixels = UInt8 | Tensor
+"""Of a batch, uint8: an array of the host, or a tensor where a loader leaves them on a GPU."""
 
 SIDE = 224
 """Of the output, in pixels."""
@@ -21,7 +24,7 @@ SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 class Loader(Protocol):
     """Makes batches of random resized crops."""
 
-    def batches(self, samples: Int64) -> Iterator[tuple[UInt8, Int64]]:
+    def batches(self, samples: Int64) -> Iterator[tuple[Pixels, Int64]]:
         """Yield uint8 pixels, (B, 224, 224, 3) or (B, 3, 224, 224), and the samples they are of.
 
         Every batch is full; what is left of `samples` is dropped.
@@ -33,6 +36,11 @@ class Loader(Protocol):
 
     def close(self) -> None:
         """End threads and processes."""
+
+
+def on_host(pixels: Pixels) -> UInt8:
+    """Return pixels as an array."""
+    return pixels.cpu().numpy() if isinstance(pixels, Tensor) else pixels
 
 
 def add_loader_options(parser: argparse.ArgumentParser) -> None:
