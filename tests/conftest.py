@@ -16,10 +16,21 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from fastssd.native import library
+
 # The same examples in every run of continuous integration; new ones are looked for elsewhere.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs the native kernels where there are none."""
+    if library.library() is None:
+        for item in items:
+            if item.get_closest_marker("kernels"):
+                item.add_marker(pytest.mark.skip(reason=library.problem()))
+
 
 TINY = """
 output: unset

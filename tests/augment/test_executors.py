@@ -30,7 +30,7 @@ def task(name="moco_v2", size=16, device=CPU):
     return Task(build_recipe(name, size), (4.0,) * 3, (-2.0,) * 3, device)
 
 
-@pytest.mark.skipif(library.library() is None, reason=library.problem())
+@pytest.mark.kernels
 def test_a_cpu_takes_the_native_kernels_without_a_word():
     choice = choose_executor(task())
 

@@ -12,9 +12,8 @@ from fastssd.augment.executor import Task
 from fastssd.augment.native_executor import NativeExecutor
 from fastssd.augment.recipe import GaussianBlur, Recipe
 from fastssd.augment.torch_executor import TorchExecutor
-from fastssd.native import library
 
-pytestmark = pytest.mark.skipif(library.library() is None, reason=library.problem())
+pytestmark = pytest.mark.kernels
 
 CPU = torch.device("cpu")
 IDENTITY = {"scale": (1.0, 1.0, 1.0), "shift": (0.0, 0.0, 0.0)}

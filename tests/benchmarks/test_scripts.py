@@ -45,6 +45,7 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.kernels
 @FFCV
 @pytest.mark.slow
 def test_the_loader_is_measured_beside_its_peers(tmp_path, folder):
@@ -56,6 +57,7 @@ def test_the_loader_is_measured_beside_its_peers(tmp_path, folder):
     assert result["environment"]["photographs"] == 7  # eight are taken; the greyscale one is not
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("part", ["cifar", "memory"])
 def test_the_loader_is_measured_alone(tmp_path, part):
     result = run(tmp_path, "loader", "--only", part, "--alone")
@@ -65,6 +67,7 @@ def test_the_loader_is_measured_alone(tmp_path, part):
     assert all(row["value"] > 0 for row in result["rows"] if row["unit"] == "images/s")
 
 
+@pytest.mark.kernels
 def test_one_visit_is_measured_beside_two(tmp_path):
     result = run(tmp_path, "views", "--alone")
 
@@ -73,6 +76,7 @@ def test_one_visit_is_measured_beside_two(tmp_path):
     assert visits["at_most"] == 0.85
 
 
+@pytest.mark.kernels
 def test_samplers_are_measured_through_the_loader_and_alone(tmp_path):
     result = run(tmp_path, "samplers")
 
@@ -80,6 +84,7 @@ def test_samplers_are_measured_through_the_loader_and_alone(tmp_path):
     assert {row["unit"] for row in result["rows"]} == {"images/s", "s", "MB"}
 
 
+@pytest.mark.kernels
 def test_datasets_larger_than_memory_are_read_by_a_process_of_their_own(tmp_path):
     result = run(tmp_path, "larger_than_memory", "--alone")
 

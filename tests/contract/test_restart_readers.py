@@ -21,6 +21,8 @@ KINDS = [
     {"mode": "L"},
 ]
 
+pytestmark = pytest.mark.kernels
+
 
 def photo(seed):
     random = np.random.default_rng(seed)

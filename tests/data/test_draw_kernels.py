@@ -14,7 +14,6 @@ from fastssd.data.class_index import ClassIndex
 from fastssd.data.plans import Plan
 from fastssd.native import library
 
-native = pytest.mark.skipif(library.library() is None, reason="the native kernels were not built")
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 
 
@@ -100,7 +99,7 @@ def test_a_cycle_is_a_class_sorted_by_its_random_numbers(counts, key, num_draws)
         assert sample == ranked[place][1]
 
 
-@native
+@pytest.mark.kernels
 @pytest.mark.parametrize("largest", [1, 8, 9, 1000, 70_000])
 def test_native_cycles_are_those_of_numpy_for_small_and_large_classes(largest):
     index = index_of([largest, 3, 0, largest // 2 + 1])

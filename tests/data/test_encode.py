@@ -73,6 +73,7 @@ def test_pixels_are_stored_as_they_are(picture):
     assert encode(pixels, KEPT).image.data is pixels
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("how", [KEPT, AS_PIXELS, RESTART])
 def test_every_truncation_of_a_jpeg_is_refused(picture, encoded, how):
     content = encoded(picture(40, 40))
@@ -81,6 +82,7 @@ def test_every_truncation_of_a_jpeg_is_refused(picture, encoded, how):
             encode(content[:end], how)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("how", [KEPT, AS_PIXELS, RESTART, SMALLER])
 def test_damage_that_a_plain_decode_does_not_see_is_refused(picture, encoded, how):
     content = encoded(picture(64, 64), quality=90)
@@ -104,6 +106,7 @@ def test_a_jpeg_too_large_for_the_kernel_is_decoded_to_check_it(picture, encoded
         encode(content[:-30], how)
 
 
+@pytest.mark.kernels
 def test_a_rewriter_that_changes_pixels_is_found_and_the_image_is_told(
     picture, encoded, monkeypatch
 ):
@@ -124,6 +127,7 @@ def test_a_rewriter_that_changes_pixels_is_found_and_the_image_is_told(
         encode_all(contents, RESTART, [VERIFY_EVERY - 1, VERIFY_EVERY, VERIFY_EVERY + 1])
 
 
+@pytest.mark.kernels
 def test_images_of_all_kinds_in_one_call_come_back_in_order(picture, encoded):
     contents = [
         encoded(picture(21, 34)),
@@ -270,6 +274,7 @@ def test_the_documented_table_has_the_rows_that_are_tested():
     assert [row[0] for row in documented()] == list(FILES)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "memory"])
 @pytest.mark.parametrize("row", documented(), ids=lambda row: row[0])
 def test_every_kind_of_image_becomes_what_is_documented(picture, encoded, row, kept):

@@ -9,6 +9,8 @@ from PIL import Image
 
 from fastssd.data.jpeg_rewrite import DAMAGED, SOUND, UNSUITED, transcode
 
+pytestmark = pytest.mark.kernels
+
 SUBSAMPLINGS = ["4:4:4", "4:2:2", "4:2:0"]
 
 

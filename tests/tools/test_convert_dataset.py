@@ -82,6 +82,7 @@ def test_the_quickstart_command_works_from_the_project_root(tmp_path):
     assert json.loads((tmp_path / "out/meta.json").read_text())["name"] == "digits"
 
 
+@pytest.mark.kernels
 def test_options_reach_the_conversion(tool, tree, tmp_path, capsys):
     options = "--format ffcv --name insects --imbalance 3 --imbalance-type step --seed 7"
     more = "--max-per-class 9 --val-per-class 2 --test-per-class 1 --on-error skip --threads 2"

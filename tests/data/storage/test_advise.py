@@ -10,9 +10,6 @@ from fastssd.data.storage.advise import ReadAhead
 from fastssd.data.storage.files import map_bytes
 from fastssd.data.storage.image import StoredBatch
 from fastssd.data.storage.storage import address_of
-from fastssd.native.library import library
-
-needs_kernels = pytest.mark.skipif(library() is None, reason="the native kernels were not built")
 
 SMAPS = Path("/proc/self/smaps")
 PART, NUM_PARTS = 50_000, 40
@@ -59,7 +56,7 @@ def reads_alone(address):
     raise AssertionError("not mapped")
 
 
-@needs_kernels
+@pytest.mark.kernels
 @pytest.mark.skipif(not SMAPS.exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("large", "memory", "expected"),
@@ -84,7 +81,7 @@ def test_neighbours_are_not_read_where_they_only_take_room(
     assert reads_alone(int(batch.addresses[-1])) == expected
 
 
-@needs_kernels
+@pytest.mark.kernels
 def test_what_is_on_the_disk_alone_is_asked_for_until_it_is_in_memory(cold):
     ahead = read_ahead(cold)
     ahead.announce(cold)
@@ -102,7 +99,7 @@ def test_what_is_on_the_disk_alone_is_asked_for_until_it_is_in_memory(cold):
         pytest.fail("never read")
 
 
-@needs_kernels
+@pytest.mark.kernels
 def test_files_in_memory_are_looked_at_now_and_then_only(cold):
     assert cold().owner.any()  # reads it
     ahead, located = read_ahead(cold), []
@@ -118,7 +115,7 @@ def test_files_in_memory_are_looked_at_now_and_then_only(cold):
     assert 20 < len(located) < 60
 
 
-@needs_kernels
+@pytest.mark.kernels
 def test_where_the_system_does_not_tell_everything_is_asked_for(cold):
     assert cold().owner.any()
     ahead = read_ahead(cold, may_look=False)
