@@ -12,7 +12,7 @@ PACKAGE = ROOT / "fastssd"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
-BASE = {"errors", "keyed", "files", "config", "native"}
+BASE = {"errors", "buffers", "keyed", "files", "config", "native"}
 PARTS = {"data", "augment", "models", "losses", "evaluation"}
 MAY_IMPORT = {
     # A room of the house: the rooms that its lines may import from, beside itself.

@@ -1,6 +1,7 @@
 """Augmentation on the CPU by the native kernels: each image from bytes to result in cache."""
 
 import ctypes
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -8,9 +9,12 @@ import torch
 from torch import Tensor
 
 from fastssd.augment.executor import Task, UnavailableError
+from fastssd.buffers import Buffers
 from fastssd.native import library
 
 _MEMORY = -1
+_KEPT = 2
+"""Results whose memory waits for the next: query and key, or a training batch and its next."""
 _FLOATS = ctypes.c_float * 3
 
 _DTYPES = {
@@ -67,6 +71,8 @@ class NativeExecutor:
             arguments=[ctypes.POINTER(_Job), ctypes.c_int],
             result=ctypes.c_int,
         )
+        # Fresh memory is cleared by the system, which takes as long as the work itself.
+        self._buffers = Buffers(keep=_KEPT)
         self._scale, self._shift = _FLOATS(*task.scale), _FLOATS(*task.shift)
         self._radius = 0 if task.recipe.blur is None else task.recipe.blur.kernel_size // 2
 
@@ -80,7 +86,9 @@ class NativeExecutor:
                 raise ValueError(f"{len(values)} {name} for {len(images)} images")
             given[name] = values.to(_DTYPES[name]).contiguous()
         # One behind the other, so that a network can take both as one batch without a copy.
-        both = torch.empty((1 if turns is None else 2, *images.shape))
+        shape = (1 if turns is None else 2, *images.shape)
+        memory = self._buffers.empty(4 * math.prod(shape))
+        both = torch.from_numpy(memory).view(torch.float32).view(shape)
         finished, turned = both[0], None if turns is None else both[1]
         job = _Job(
             num_images=len(images),

@@ -6,7 +6,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from fastssd.data.buffers import Buffers
+from fastssd.buffers import Buffers
 
 _ALONE = 1 << 20
 """Bytes from which an array is copied alone: gathering it with others would cost more."""

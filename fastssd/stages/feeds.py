@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastssd.augment.augmentation import Augmentation
+from fastssd.buffers import Buffers
 from fastssd.config import TrainingConfig
-from fastssd.data.buffers import Buffers
 from fastssd.data.draws import Draws
 from fastssd.data.images import CHECKSUMS, LABELS, PARAMETER, PIXELS
 from fastssd.data.loader import (

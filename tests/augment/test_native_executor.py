@@ -251,3 +251,20 @@ def test_an_order_of_unknown_operations_is_refused():
 def test_parameters_of_another_batch_are_refused():
     with pytest.raises(ValueError, match="3 flip for 2 images"):
         finished(noise(2, 4), flip=torch.zeros(3, dtype=torch.bool))
+
+
+def test_memory_of_results_is_used_again_but_never_while_one_is_kept():
+    executor = NativeExecutor(task(8))
+    images, parameters, turns = noise(3, 8), {}, torch.tensor([1, 2, 3])
+    first, turned = executor.finish(images, parameters, turns)
+    before = turned.clone()
+
+    second, _ = executor.finish(images + 9, parameters, turns)
+    assert second.data_ptr() != first.data_ptr()
+    assert torch.equal(turned, before)  # though nothing but it refers to both halves' memory
+
+    where = second.data_ptr()
+    del second, _
+    third, _ = executor.finish(images, parameters, turns)
+    assert third.data_ptr() == where
+    assert torch.equal(third, first)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastssd.data.buffers import Buffers
+from fastssd.buffers import Buffers
 from fastssd.data.transfer import Transfer, packed, to_device
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,4 +1,4 @@
-"""Memory for batches, used again as soon as nothing refers to it any more."""
+"""Memory of the host for batches, used again as soon as nothing refers to it any more."""
 
 import math
 import weakref
@@ -6,8 +6,9 @@ from collections import deque
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from fastssd.data.storage.image import UInt8
+UInt8 = NDArray[np.uint8]
 
 
 class Buffers:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastssd.data.buffers import Buffers
+from fastssd.buffers import Buffers
 
 
 def test_memory_is_used_again_once_nothing_refers_to_it():
