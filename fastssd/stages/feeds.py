@@ -30,7 +30,6 @@ from fastssd.stages.batch import Batch
 from fastssd.stages.table import COLUMN, Table
 from fastssd.stages.table_files import FEATURES, IDS, LOGITS, REST
 
-_NO_LIMIT = 1 << 30
 _AT_ONCE = 2
 """Batches in the making at a time where a decoder has threads of its own."""
 
@@ -253,11 +252,8 @@ class Together:
 
     def num_together(self, draws: Draws) -> int:
         """Return how many batches are best made by one call; those of a table never need it."""
-        wanted = [
-            fetch.num_together(draws) if isinstance(fetch, FetchesTogether) else _NO_LIMIT
-            for fetch in self.fetches
-        ]
-        return 1 if min(wanted) == _NO_LIMIT else min(wanted)
+        able = (fetch for fetch in self.fetches if isinstance(fetch, FetchesTogether))
+        return min((fetch.num_together(draws) for fetch in able), default=1)
 
     def together(self, batches: Sequence[Draws]) -> list[HostBatch]:
         """Return several batches, made by one call of each fetch that can."""
