@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from harness import Case, Row, Target, interleaved, judged, num_cores, rows_of
 from numpy.typing import NDArray
-from our_loader import cpu_workers
+from our_loader import workers_for
 from peers.peer import UInt8, is_measured
 from torch import Tensor
 
@@ -79,7 +79,7 @@ class _Ours:
         self._augmentation = Augmentation(
             build_recipe("cifar", SIDE), mean=MEAN, std=STD, seed=0, stream="benchmark"
         )
-        self._workers = cpu_workers(threads)
+        self._workers = workers_for(threads)
         decoder = build_decoder(threads=threads)
         buffers = self._workers.buffers()
         self._fetch = image_fetch(self._split, decoder, self._augmentation, buffers=buffers)

@@ -14,11 +14,12 @@ from fastssd.config import DataConfig
 from fastssd.data.dataset import Split
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.draws import Draws, pack_view
-from fastssd.data.images import PIXELS, image_fetch
+from fastssd.data.images import PIXELS, MakesTensors, image_fetch
 from fastssd.data.loader import HostBatch
 from fastssd.data.plans import running_count
 from fastssd.stages.feeds import Workers
 
+CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's channels, in [0, 1]."""
 
@@ -55,8 +56,11 @@ class OurLoader:
 
     def host_batches(self, draws: Draws) -> Iterator[tuple[Draws, HostBatch]]:
         """Yield full batches of the draws, in their order, with all that was fetched."""
-        workers = cpu_workers(self.threads)
-        decoder = build_decoder(self.decoder, threads=self.threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        decoder = build_decoder(self.decoder, threads=self.threads, device=device)
+        # Pixels that are made on a GPU stay there; the others are delivered to the host, as by all.
+        stays = isinstance(decoder, MakesTensors) and decoder.makes_tensors
+        workers = workers_for(self.threads, device if stays else CPU)
         fetch = image_fetch(self.split, decoder, self.augmentation, buffers=workers.buffers())
         starts = range(0, len(draws) - self.batch_size + 1, self.batch_size)
         parts = (draws[start : start + self.batch_size] for start in starts)
@@ -66,7 +70,7 @@ class OurLoader:
         """Do nothing: the threads end with an iteration."""
 
 
-def cpu_workers(threads: int) -> Workers:
+def workers_for(threads: int, device: torch.device = CPU) -> Workers:
     """Return what prepares batches in the only process there is, with a config's defaults."""
     config = DataConfig(path="unused")
     return Workers(
@@ -74,7 +78,7 @@ def cpu_workers(threads: int) -> Workers:
         num_processes=1,
         threads=threads,
         prefetch=config.prefetch,
-        device=torch.device("cpu"),
+        device=device,
         read_ahead=config.read_ahead,
     )
 

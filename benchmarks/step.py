@@ -88,12 +88,19 @@ def _plain_loop(batch: Batch, device: torch.device, steps: int) -> float:
     losses: dict[str, Tensor]
     for step in range(steps):
         if step == steps // 5:
+            _synchronize()
             started = time.perf_counter()
         losses, _ = stage(batch)
         losses["classification"].backward()
         optimizer.step()
         optimizer.zero_grad()
+    _synchronize()
     return 1e6 * (time.perf_counter() - started) / (steps - steps // 5)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def stage_rows(runs: Runs, repeats: int, *, steps: int, warm_up: int) -> list[Row]:

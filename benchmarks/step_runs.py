@@ -29,6 +29,7 @@ from fastssd.config import (
 from fastssd.console import Console
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
+from fastssd.environment import set_algorithms
 from fastssd.models.compiling import compile_backbones
 from fastssd.stages.batch import Batch
 from fastssd.stages.build import Prepared, prepare
@@ -202,6 +203,7 @@ class Runs:
             distill=DistillConfig(teacher=teacher, epochs=_EPOCHS, batch_size=setting.batch_size),
             frozen=FrozenConfig(views=2),
         )
+        set_algorithms(config)  # as a run does: cuDNN tries several
         return Context(
             config=config,
             dataset=self._dataset,

@@ -34,7 +34,7 @@ class DataConfig:
     sample of its class and be listed in the report. Images that are evaluated always raise."""
     device_images: Literal["auto", "never", "always"] = "auto"
     """Whether a `memory` dataset is kept in the accelerator's memory and crops are cut there;
-    `auto`: where it takes at most half of what is free at the start."""
+    `auto`: where it takes at most half of its memory."""
     train: str = "train"
     """The split that is trained on."""
     validation: str | None = None

@@ -47,6 +47,11 @@ class Descent:
             weight_decay=training.weight_decay,
             fused=device.type in _FUSED_DEVICES,
         )
+        if training.momentum:
+            # Fused SGD makes them of memory that holds anything, which its first step fills: unless
+            # fp16's scale leaves that step out.
+            for weight in self._parameters:
+                self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
     @property
     def rate(self) -> float:

@@ -74,6 +74,7 @@ class Meter:
             self._losses.setdefault(name, []).append(loss.detach())
         labels = labels.clone()
         for task, hit in hits.items():
+            self._group(task)  # which reaches the device now, at the first step, and not later
             self._hits.setdefault(task, []).append(hit)
             self._labels.setdefault(task, []).append(labels)
         self._num_losses += 1

@@ -98,7 +98,9 @@ class Session:
         self._context = Context(
             config=config,
             dataset=open_dataset(config.data.path),
-            decoder=build_decoder(config.data.decoder, threads=threads),
+            decoder=build_decoder(
+                config.data.decoder, threads=threads, device=self._accelerator.device
+            ),
             workers=Workers(
                 rank=self._accelerator.process_index,
                 num_processes=self._accelerator.num_processes,

@@ -75,21 +75,26 @@ def test_weights_that_learn_nothing_stay():
     assert stage["weight"].tolist() == pytest.approx([1 - 0.1 * 1.1] * 3)
 
 
-def test_a_gradient_beyond_fp16_leaves_the_step_out_and_halves_the_scale():
-    stage, inputs = line()
+@pytest.mark.parametrize("left_out", [{0}, {0, 1}, {1}, {2}])
+def test_a_gradient_beyond_fp16_leaves_its_step_out_and_halves_the_scale(left_out):
+    (stage, inputs), (expected, _) = line(), line()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     descent = Descent(stage, training(), device=CPU, scaler=scaler)
-    before = stage["weight"].detach().clone()
+    other = Descent(expected, training(), device=CPU)
 
-    descent.backward({"loss": loss_of(stage, inputs[0] * torch.inf)})
-    descent.step(0.1)
-    left_out = stage["weight"].detach().clone()
-    descent.backward({"loss": loss_of(stage, inputs[1])})
-    descent.step(0.1)
+    for number, row in enumerate(inputs):
+        before = stage["weight"].detach().clone()
+        beyond = torch.inf if number in left_out else 1.0
+        descent.backward({"loss": loss_of(stage, row * beyond)})
+        descent.step(0.1)
+        if number in left_out:
+            assert torch.equal(stage["weight"], before)
+            continue
+        other.backward({"loss": loss_of(expected, row)})
+        other.step(0.1)
+        torch.testing.assert_close(stage["weight"], expected["weight"])
 
-    assert torch.equal(left_out, before)
-    assert scaler.get_scale() == 512.0
-    assert not torch.equal(stage["weight"], before)
+    assert scaler.get_scale() == 1024.0 / 2 ** len(left_out)
 
 
 @pytest.mark.parametrize("scaled", [False, True])

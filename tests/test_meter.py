@@ -153,11 +153,12 @@ def test_a_step_is_only_noted_and_summed_with_many_others():
                 torch.from_numpy(labels),
             )
         )
+    meter.add(*ready.pop())  # the first makes what the sums need
     with Operations() as operations:
         for step in ready:
             meter.add(*step)
 
-    assert operations.count == 40 * 3  # two losses leave their graphs, labels are copied
+    assert operations.count == 39 * 3  # two losses leave their graphs, labels are copied
 
 
 def test_a_new_meters_state_can_be_saved_and_loaded():

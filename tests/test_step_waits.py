@@ -1,10 +1,8 @@
 """No step of any stage makes the host wait for the device, from the loader to the new weights."""
 
-from contextlib import contextmanager
-
 import pytest
 import torch
-from host_waits import NoHostWaits
+from host_waits import NoHostWaits, cuda_refuses_waits
 
 from fastssd.trainer import Trainer
 
@@ -26,15 +24,6 @@ VARIANTS = {
         "precision=bf16",
     ],
 }
-
-
-@contextmanager
-def cuda_refuses_waits():
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture

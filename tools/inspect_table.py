@@ -199,7 +199,7 @@ def _context(directory: Path, manifest: Manifest, options: argparse.Namespace) -
     return Context(
         config=config,
         dataset=open_dataset(config.data.path),
-        decoder=build_decoder(config.data.decoder),
+        decoder=build_decoder(config.data.decoder, device=device),
         workers=Workers(
             rank=0,
             num_processes=1,

@@ -87,8 +87,9 @@ class NativeExecutor:
             given[name] = values.to(_DTYPES[name]).contiguous()
         # One behind the other, so that a network can take both as one batch without a copy.
         shape = (1 if turns is None else 2, *images.shape)
-        memory = self._buffers.empty(4 * math.prod(shape))
-        both = torch.from_numpy(memory).view(torch.float32).view(shape)
+        count = math.prod(shape)
+        memory = self._buffers.empty(4 * max(1, count))
+        both = torch.frombuffer(memory, dtype=torch.float32)[:count].view(shape)
         finished, turned = both[0], None if turns is None else both[1]
         job = _Job(
             num_images=len(images),

@@ -23,7 +23,9 @@ FILTER = "bilinear-antialias-float"
 """How a box is brought to the output size where it has another."""
 
 SHARE = 0.5
-"""Of the free memory that images may take: the rest is left to networks and their batches."""
+"""Of the device's memory that images may take: the rest is left to networks and their batches. Not
+of what is free at the moment: a resumed run, and every process, must choose alike, as resized crops
+differ by a grey level from the host's."""
 
 _SAMPLES, _BOXES, _TAPS = "device.samples", "device.boxes", "device.taps"
 _CHUNK_PIXELS = 1 << 23  # of the output at a time: bounds what gathering needs beside it
@@ -189,18 +191,24 @@ def kept_on_device(
         return {}, ""
     if device.type == "cpu" and wanted == "auto":
         return {}, ""  # the mapped file is where the networks are
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    on_gpu = device.type == "cuda"
+    free, room = torch.cuda.mem_get_info(device) if on_gpu else (0, 0)
     for chosen in (possible, possible[:1]):
         total = sum(_num_bytes(split) for split in chosen)
-        if wanted == "always" or free is None or total <= SHARE * free:
+        if wanted == "always" or not on_gpu or total <= SHARE * room:
             names = ", ".join(split.name for split in chosen)
+            if on_gpu and total > free:
+                raise ConfigError(
+                    f"data.device_images={wanted}: {_gigabytes(total)} of {names} belong on the "
+                    f"device, of whose {_gigabytes(room)} only {_gigabytes(free)} are free: end "
+                    "what else uses it, or set data.device_images=never"
+                )
             images = {split.name: DeviceImages(_storage(split), device) for split in chosen}
-            room = "" if free is None else f" of {_gigabytes(free)} free"
-            return images, f"images of {names} on the device: {_gigabytes(total)}{room}"
-    assert free is not None
+            of_room = f" of its {_gigabytes(room)}" if on_gpu else ""
+            return images, f"images of {names} on the device: {_gigabytes(total)}{of_room}"
     return {}, (
         f"images stay on the host: {_gigabytes(total)} of {splits[0].name} are more than "
-        f"{SHARE:.0%} of the {_gigabytes(free)} free on the device"
+        f"{SHARE:.0%} of the device's {_gigabytes(room)}"
     )
 
 

@@ -155,7 +155,13 @@ class ImageFetch:
         return self._decoder.threads if isinstance(self._decoder, Threaded) else 1
 
     def num_together(self, draws: Draws) -> int:
-        """Return how many batches of small images have so many pixels that Python costs little."""
+        """Return how many batches of small images have so many pixels that Python costs little.
+
+        Those that a decoder leaves on a device are made one by one: to cut a batch there is work of
+        the device, on a stream that knows nothing of the decoder's.
+        """
+        if isinstance(self._decoder, MakesTensors) and self._decoder.makes_tensors:
+            return 1
         side = self._augmentation.size
         return min(_MOST_TOGETHER, _BYTES_TOGETHER // (3 * side * side * len(draws)))
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -57,9 +58,7 @@ class Transfer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _copy_stream(device) if device.type == "cuda" else None
         self._under_way: deque[tuple[torch.cuda.Event, dict[str, Tensor]]] = deque()
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -83,6 +82,16 @@ class Transfer:
         """Wait for the copies that are under way, and let go of what they read."""
         while self._under_way:
             self._under_way.popleft()[0].synchronize()
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the one stream for copies to a GPU.
+
+    One, because memory that was allocated for a stream is kept for it: with a stream for each pass
+    over a split, what each pass used would lie idle.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -76,10 +76,12 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
     try:
         for layer in layers:
             layer.reset_running_stats()
-            # PyTorch's way to say: a cumulative average.
-            layer.momentum = None
             layer.train()
-        for images in chain([first], iterator):
+        for number, images in enumerate(chain([first], iterator), start=1):
+            for layer in layers:
+                # The mean over batches. With momentum None PyTorch makes the same, but asks the
+                # device for the number, at every layer.
+                layer.momentum = 1 / number
             module(images)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

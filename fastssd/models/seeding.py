@@ -42,6 +42,7 @@ def seed_step(*parts: int | str, device: torch.device) -> None:
     seed = key_of(*parts) >> 1
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # there are no generators before
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
     elif device.type != "cpu":

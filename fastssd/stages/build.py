@@ -1,13 +1,13 @@
 """From a job to a stage with its feed: a new kind of stage is a builder and a line in KINDS."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastssd.checkpoints import WEIGHTS, load_weights, save_weights
 from fastssd.config import TrainingConfig
@@ -16,6 +16,7 @@ from fastssd.models.backbone import Backbone
 from fastssd.models.frozen import recalibrate
 from fastssd.stages import ranks
 from fastssd.stages.balance import BalanceStage
+from fastssd.stages.batch import Batch
 from fastssd.stages.context import Context, Stream
 from fastssd.stages.distill import DistillStage
 from fastssd.stages.features import build_feature_stage
@@ -244,6 +245,13 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     seconds[part] = time.perf_counter() - started
 
 
+def _images(batches: Iterable[Batch], context: Context) -> Iterator[Tensor]:
+    """Yield the images of batches; a signal ends the run between two, and the watchdog is calm."""
+    for batch in batches:
+        context.stop_if_asked()
+        yield batch.query
+
+
 def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:
     """Refresh BatchNorm's statistics by one class-balanced pass; done once, then read back."""
     path = folder / RECALIBRATED
@@ -253,7 +261,8 @@ def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:
         training = context.config.balance
         plan = context.plan(training, stream="recalibrate", part=folder.name)
         feed = context.feed(training, plan, context.augmentation("recalibrate"))
-        recalibrate(frozen, (batch.query for batch in feed.epoch(0)))
+        with closing(feed.batches(0, feed.steps_per_epoch)) as batches, context.autocast():
+            recalibrate(frozen, _images(batches, context))
         ranks.average_batchnorm(frozen)
         if context.is_main:
             save_weights(path, frozen)

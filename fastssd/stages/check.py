@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+from torch import nn
 
 from fastssd.augment.augmentation import Augmentation
 from fastssd.config import TrainingConfig
@@ -38,7 +39,9 @@ def check_run(jobs: Sequence[Job], context: Context) -> None:
     if config.data.decoder == FFCV:
         _check_ffcv(context)
     with _naming("model.backbone"):
-        context.backbone("check")
+        backbone = context.backbone("check")
+        if config.deterministic and context.workers.device.type == "cuda":
+            check_repeatable(backbone)
     with _naming("augment.query"):
         _check_cut(context.augmentation("features"), context.train)
     if any(job.task == "instance" for job in jobs):
@@ -50,6 +53,24 @@ def check_run(jobs: Sequence[Job], context: Context) -> None:
                 split = _measurable(context.dataset.split(name))
             with _naming("augment.test"):
                 _check_cut(context.augmentation("test"), split)
+
+
+def check_repeatable(backbone: nn.Module) -> None:
+    """Refuse a network with a layer whose gradient has no algorithm on CUDA that repeats its bits.
+
+    Of what backbones are made of that is pooling to a given size above one pixel (VGG, AlexNet), as
+    `torch.use_deterministic_algorithms` lists it.
+
+    Raises:
+        ConfigError: Naming the layer.
+    """
+    for name, layer in backbone.named_modules():
+        averages = isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1))
+        if averages or isinstance(layer, nn.AdaptiveMaxPool2d):
+            raise ConfigError(
+                f"layer {name}, {layer}, has no gradient on CUDA whose bits repeat: set "
+                "deterministic=false, or choose another backbone"
+            )
 
 
 def _check_ffcv(context: Context) -> None:

@@ -252,8 +252,11 @@ class Together:
 
     def num_together(self, draws: Draws) -> int:
         """Return how many batches are best made by one call; those of a table never need it."""
-        able = (fetch for fetch in self.fetches if isinstance(fetch, FetchesTogether))
-        return min((fetch.num_together(draws) for fetch in able), default=1)
+        wanted = [
+            fetch.num_together(draws) if isinstance(fetch, FetchesTogether) else 0
+            for fetch in self.fetches
+        ]
+        return min(filter(None, wanted), default=1)
 
     def together(self, batches: Sequence[Draws]) -> list[HostBatch]:
         """Return several batches, made by one call of each fetch that can."""

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from host_waits import cuda_refuses_waits
 
 from fastssd.augment.executor import Task, UnavailableError
 from fastssd.augment.parameters import KeyedDraws, Role, operation_parameters
@@ -179,12 +180,8 @@ def test_on_a_gpu_the_kernels_give_what_pytorchs_operations_give_on_the_cpu(name
 def test_on_a_gpu_nothing_of_the_host_waits():
     task, images, parameters = on_gpu("moco_v2", 64, 8)
     executor, turns = TritonExecutor(task), torch.arange(8, device="cuda") % 4
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with cuda_refuses_waits():
         executor.finish(images, parameters, turns)
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
 
 
 @pytest.mark.gpu

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from host_waits import cuda_refuses_waits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -140,29 +141,39 @@ def splits(tmp_path):
     return [split_of(tmp_path / "data", [(8, 8)] * 4, name) for name in ("train", "test")]
 
 
-def on_gpu(monkeypatch, *, free):
-    """Let a GPU of that many free bytes seem to be there."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+def on_gpu(monkeypatch, *, room, free=None):
+    """Let a GPU of that many bytes seem to be there, all of them free or some."""
+    free = room if free is None else free
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, room))
     monkeypatch.setattr(device_images, "DeviceImages", lambda storage, device: storage)
     return torch.device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("free", "names"),
+    ("room", "names"),
     [(4 * 4 * 192, {"train", "test"}), (4 * 4 * 192 - 1, {"train"}), (2 * 4 * 192 - 1, set())],
 )
-def test_images_are_kept_on_a_gpu_where_they_take_half_of_what_is_free(
-    monkeypatch, splits, free, names
+def test_images_are_kept_on_a_gpu_where_they_take_half_of_its_memory(
+    monkeypatch, splits, room, names
 ):
-    images, line = kept_on_device(splits, on_gpu(monkeypatch, free=free), "auto")
+    images, line = kept_on_device(splits, on_gpu(monkeypatch, room=room), "auto")
 
     assert set(images) == names
     assert ("more than 50% of the" in line) == (not names)
-    assert "free" in line
+
+
+def test_what_else_uses_a_gpu_does_not_change_which_are_kept_but_may_forbid_it(monkeypatch, splits):
+    total = 2 * 4 * 192
+    device = on_gpu(monkeypatch, room=10 * total, free=total)
+    assert set(kept_on_device(splits, device, "auto")[0]) == {"train", "test"}
+
+    device = on_gpu(monkeypatch, room=10 * total, free=total - 1)
+    with pytest.raises(ConfigError, match=r"data\.device_images=auto: .*are free: end what else"):
+        kept_on_device(splits, device, "auto")
 
 
 def test_the_config_may_insist(monkeypatch, splits):
-    device = on_gpu(monkeypatch, free=1)
+    device = on_gpu(monkeypatch, room=10**9)
 
     assert set(kept_on_device(splits, device, "always")[0]) == {"train", "test"}
     assert kept_on_device(splits, device, "never") == ({}, "")
@@ -176,7 +187,7 @@ def test_on_the_cpu_the_mapped_file_is_the_device(splits):
 
 
 def test_other_formats_stay_on_the_host(splits, monkeypatch):
-    device = on_gpu(monkeypatch, free=10**9)
+    device = on_gpu(monkeypatch, room=10**9)
     splits[0].storage = object()
 
     assert kept_on_device(splits, device, "auto") == ({}, "")
@@ -197,10 +208,7 @@ def test_on_a_gpu_the_pixels_are_those_of_the_cpu_and_nothing_waits(split, sides
     arguments = [values.to(device) for values in (samples, boxes, taps)]
     images.gather(*arguments, 7)  # what is made at the first call may wait
 
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with cuda_refuses_waits():
         found = images.gather(*arguments, 7)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
     assert (found.cpu().int() - expected.int()).abs().max() <= int(sides != 7)

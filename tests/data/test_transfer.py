@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from host_waits import cuda_refuses_waits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,10 +114,7 @@ def test_batches_reach_a_gpu_whole_while_their_memory_is_used_again():
 def test_the_host_waits_for_no_copy():
     transfer = Transfer(torch.device("cuda"))
     batch = packed(batch_of([(3,), (4,)]), Buffers(keep=1, pin_memory=True))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with cuda_refuses_waits():
         moved = transfer(batch)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     transfer.finish()
     assert np.array_equal(moved["array1"].cpu(), batch["array1"])

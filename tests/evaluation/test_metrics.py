@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from host_waits import cuda_refuses_waits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
@@ -118,12 +119,9 @@ def test_adding_does_not_wait_for_the_device():
     counter = ClassCounter(3, device="cuda")
     meter = GroupMeter([200, 50, 5], device="cuda")
 
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with cuda_refuses_waits():
         counter.add(logits, labels)
         meter.add(labels == 0, labels)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
     assert counter.total.sum().item() == 64
 

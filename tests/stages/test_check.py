@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from fastssd.errors import ConfigError
-from fastssd.stages.check import check_run
+from fastssd.models.backbones import build_backbone
+from fastssd.stages.check import check_repeatable, check_run
 from fastssd.stages.jobs import jobs_of
 
 
@@ -84,3 +85,10 @@ def test_ffcvs_loader_wants_ffcvs_format(context):
 
     with pytest.raises(ConfigError, match="--format ffcv"):
         check_run(jobs_of(made.config), made)
+
+
+def test_networks_whose_gradients_cannot_repeat_on_cuda_are_refused():
+    check_repeatable(build_backbone("torchvision/resnet18", seed=0))
+
+    with pytest.raises(ConfigError, match=r"AdaptiveAvgPool2d.*set deterministic=false"):
+        check_repeatable(build_backbone("torchvision/vgg11", seed=0))

@@ -6,6 +6,8 @@ marks its operations of the first kind; the others have names of their own.
 """
 
 import threading
+import warnings
+from contextlib import contextmanager
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -32,6 +34,19 @@ COPIES = {"as_tensor", "asarray", "tensor"}
 
 class HostWaitError(AssertionError):
     """The host would have waited for the device."""
+
+
+@contextmanager
+def cuda_refuses_waits():
+    """Have CUDA itself refuse them, on a machine with a GPU."""
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # once it says that this is a prototype
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 class _Operations(TorchDispatchMode):

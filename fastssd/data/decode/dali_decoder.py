@@ -35,6 +35,7 @@ from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
 from fastssd.data.jpeg_header import read_frame
 from fastssd.data.orientation import turn_batch
 from fastssd.data.storage.image import JPEG, StoredImage, UInt8
+from fastssd.errors import DataError
 
 CPU, MIXED = "cpu", "mixed"
 
@@ -42,6 +43,7 @@ Taken = TypeVar("Taken")
 
 _GPU_PIPELINES = 2  # one decodes while the pixels of the other are copied out
 _HEAD_BYTES = 4096  # most headers end before
+_END, _END_WITHIN = b"\xff\xd9", 64  # bytes
 _AXES = [0, 1]  # rows, then columns
 
 
@@ -126,7 +128,10 @@ class DaliDecoder:
         with self._lock:
             if self._stream is None and self.makes_tensors:
                 self._stream = torch.cuda.Stream(self._device_id)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self._stream):
+        # The device first: a stream that is left goes back to that of the thread's device before,
+        # which for a new thread is GPU 0, where any use takes half a gigabyte.
+        device = nullcontext() if self._stream is None else torch.cuda.device(self._stream.device)
+        with device, torch.cuda.stream(self._stream):
             pixels = torch.stack([from_dlpack(output.as_tensor()) for output in outputs])
         if self._stream is not None:
             self._stream.synchronize()  # the pipeline's memory is its own again after this
@@ -135,8 +140,13 @@ class DaliDecoder:
     def _decode_singly(
         self, images: Sequence[StoredImage], boxes: Int64, rows: list[int], out: UInt8
     ) -> dict[int, str]:
-        """Write the views of JPEG images one by one; return the reasons of those damaged."""
+        """Write the views of JPEG images one by one; return the reasons of those damaged.
+
+        Raises:
+            DataError: If DALI's pipelines run for none of several sound images.
+        """
         damaged = {}
+        failed: list[str] = []
         for i in rows:
             try:
                 expected = self._torchvision.decode([images[i]], boxes[i : i + 1], out.shape[2])
@@ -145,8 +155,17 @@ class DaliDecoder:
                 continue
             try:
                 self._decode(images, boxes, [i], out)
-            except _RefusedError:  # sound, but DALI cannot decode it
+            except _RefusedError as error:  # sound, but DALI cannot decode it
                 out[:, i] = expected[:, 0]
+                if error.__cause__ is not None and not isinstance(error.__cause__, ValueError):
+                    failed.append(str(error))
+        if 1 < len(failed) == len(rows) - len(damaged):
+            # Its images are no reason for that, and so no batch will be faster.
+            raise DataError(
+                f"data.decoder=dali: DALI decodes none of {len(failed)} sound images on "
+                f"{'a GPU' if self.makes_tensors else 'the CPU'} ({failed[0]}): set "
+                "data.decoder=auto, or look whether DALI fits the driver"
+            )
         return damaged
 
     def _decode(
@@ -166,6 +185,8 @@ class DaliDecoder:
     ) -> Taken:
         """Return what `take` makes of the views of some JPEG images, at least one."""
         contents = [images[i].data for i in rows]
+        if self.makes_tensors and not all(_ends(content) for content in contents):
+            raise _RefusedError("an image without its end")  # which a GPU may fill up with grey
         sizes = np.array([_size(content) for content in contents], dtype=np.int64)
         corners = boxes[rows].copy()
         corners[:, :, 2:] += corners[:, :, :2]
@@ -217,9 +238,10 @@ class DaliDecoder:
         if runner is None or runner.capacity < count:
             runner = self._build(graph, capacity=1 << (count - 1).bit_length())
         try:
-            taken = take(runner.run(inputs))
+            outputs = runner.run(inputs)
         except RuntimeError as error:
-            raise _RefusedError from error
+            raise _RefusedError(str(error).partition("\n")[0]) from error
+        taken = take(outputs)
         with self._lock:
             idle.append(runner)
         return taken
@@ -252,7 +274,7 @@ class _Graph:
 
 
 class _RefusedError(Exception):
-    """DALI cannot decode a batch as a whole."""
+    """DALI cannot decode a batch as a whole; its cause is DALI's error, or that of a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +308,9 @@ def _jpeg_outputs(graph: _Graph, device: str) -> list[Any]:
         output_type=types.DALIImageType.RGB,
         adjust_orientation=False,
         jpeg_fancy_upsampling=True,  # the CPU's way, for the GPU
+        # By default a chip's own JPEG engines take a part of each batch: pixels, which differ from
+        # the kernels', would depend on what else is in the batch.
+        hw_decoder_load=0.0,
     )
     return [
         _resized(
@@ -319,6 +344,11 @@ def _resized(pixels: Any, size: int) -> Any:  # noqa: ANN401 - DALI's nodes have
 
 def _numbers(name: str) -> Any:  # noqa: ANN401
     return fn.external_source(name=name, ndim=1, dtype=types.DALIDataType.INT32)
+
+
+def _ends(content: UInt8) -> bool:
+    """Return whether a JPEG file's end marker is where it ends, or a few bytes before."""
+    return _END in content[-_END_WITHIN:].tobytes()
 
 
 def _size(content: UInt8) -> tuple[int, int]:

@@ -4,13 +4,19 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from fastssd.data.decode.decoder import Decoder
 from fastssd.errors import ConfigError
 from fastssd.native.library import INSTALL, library, problem
 
+if TYPE_CHECKING:
+    import torch
+
 AUTO = "auto"
 NATIVE = "native"
+_THREADS_OF_GPU = 2
+"""Of a DALI pipeline that decodes on a GPU: what is left for the host is reading headers."""
 FFCV = "ffcv"
 """FFCV's own Loader, which is no `Decoder`: it draws its own crops; see `data/ffcv_loader.py`."""
 
@@ -22,14 +28,14 @@ class DecoderEntry:
     Attributes:
         requires: The module that it needs.
         install: What to type when that is missing.
-        build: Makes the decoder, for a number of threads that work on one batch; imports what it
-            needs only then.
+        build: Makes the decoder, for a number of threads that work on one batch and where pixels
+            are wanted; imports what it needs only then.
         problem: Why it cannot be used; empty where it can. By default, that its module is missing.
     """
 
     requires: str
     install: str
-    build: Callable[[int], Decoder]
+    build: "Callable[[int, torch.device | None], Decoder]"
     problem: Callable[[], str] | None = None
 
     @property
@@ -45,26 +51,27 @@ class DecoderEntry:
         return not self.missing
 
 
-def _native(threads: int) -> Decoder:
+def _native(threads: int, device: "torch.device | None") -> Decoder:
     from fastssd.data.decode.native_decoder import NativeDecoder
 
     return NativeDecoder(threads=threads)
 
 
-def _torchvision(threads: int) -> Decoder:
+def _torchvision(threads: int, device: "torch.device | None") -> Decoder:
     from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
 
     return TorchvisionDecoder()
 
 
-def _dali(threads: int) -> Decoder:
+def _dali(threads: int, device: "torch.device | None") -> Decoder:
     import torch
 
     from fastssd.data.decode.dali_decoder import MIXED, DaliDecoder
 
-    if torch.cuda.is_available():
-        return DaliDecoder(device=MIXED, device_id=torch.cuda.current_device(), threads=2)
-    return DaliDecoder(threads=threads)
+    if device is None or device.type != "cuda":
+        return DaliDecoder(threads=threads)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return DaliDecoder(device=MIXED, device_id=index, threads=_THREADS_OF_GPU)
 
 
 def _no_kernels() -> str:
@@ -85,7 +92,9 @@ DECODERS: dict[str, DecoderEntry] = {
 }
 
 
-def build_decoder(name: str = AUTO, *, threads: int = 1) -> Decoder:
+def build_decoder(
+    name: str = AUTO, *, threads: int = 1, device: "torch.device | None" = None
+) -> Decoder:
     """Return the decoder of that name; `auto` is the best of those that are there.
 
     For `ffcv` it is that of `auto`: it decodes what FFCV's Loader does not, evaluation's images.
@@ -94,6 +103,8 @@ def build_decoder(name: str = AUTO, *, threads: int = 1) -> Decoder:
         name: `data.decoder`.
         threads: That work on one batch, where the decoder has threads of its own: as many as the
             machine's for a caller that decodes one batch at a time.
+        device: Where pixels are wanted: a decoder that works on GPUs takes this one. Omitted, it
+            works on the CPU.
 
     Raises:
         ConfigError: If there is no such decoder, or what it needs is missing.
@@ -105,7 +116,7 @@ def build_decoder(name: str = AUTO, *, threads: int = 1) -> Decoder:
     if name in (AUTO, FFCV):
         for entry in DECODERS.values():
             if entry.present:
-                return entry.build(threads)
+                return entry.build(threads, device)
         installs = "; or ".join(entry.install for entry in DECODERS.values())
         raise ConfigError(f"data.decoder=auto: no decoder is installed: {installs}")
     if name not in DECODERS:
@@ -116,7 +127,7 @@ def build_decoder(name: str = AUTO, *, threads: int = 1) -> Decoder:
     entry = DECODERS[name]
     if missing := entry.missing:
         raise ConfigError(f"data.decoder={name}: {missing}: {entry.install}")
-    return entry.build(threads)
+    return entry.build(threads, device)
 
 
 def fallback_notice(name: str = AUTO) -> str:

@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 from fastssd.data.decode.decoder import DecodeError
 from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
 from fastssd.data.storage.image import StoredImage
+from fastssd.errors import DataError
 
 pytest.importorskip("nvidia.dali", reason="nvidia-dali is not installed")
 
@@ -163,12 +165,61 @@ def test_the_manifest_tells_the_devices_apart():
     assert DaliDecoder().filter != DaliDecoder(device=dali_decoder.MIXED).filter
 
 
+def test_pipelines_that_run_for_no_sound_image_end_the_run(monkeypatch):
+    def broken(self, inputs):
+        raise RuntimeError("nvml error 999\nand a page of places")
+
+    monkeypatch.setattr(dali_decoder._Runner, "run", broken)
+    decoder, boxes = DaliDecoder(), np.tile(boxes_of([WHOLE]), (4, 1, 1))
+
+    with pytest.raises(DataError, match=r"none of 3 sound images on the CPU \(nvml error 999\)"):
+        decoder.decode(IMAGES, boxes, 8)
+
+
+def test_what_is_wrong_outside_dali_is_no_refusal(monkeypatch):
+    def full(self, outputs):
+        raise torch.OutOfMemoryError("no memory for the copy")
+
+    monkeypatch.setattr(DaliDecoder, "_tensor", full)
+
+    with pytest.raises(torch.OutOfMemoryError, match="for the copy"):
+        DaliDecoder().decode_tensor(IMAGES[:1], boxes_of([WHOLE]), 8)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.mark.gpu
-def test_on_a_gpu_the_pixels_are_near():
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+@needs_gpu
+@pytest.mark.parametrize("end", [2, 3, 40, 400])
+def test_on_a_gpu_a_truncated_jpeg_is_named(end):
+    boxes = np.tile(boxes_of([WHOLE]), (2, 1, 1))
+    truncated = StoredImage("jpeg", IMAGES[1].data[:-end])
+
+    with pytest.raises(DecodeError) as caught:
+        DaliDecoder(device=dali_decoder.MIXED).decode([IMAGES[0], truncated], boxes, 24)
+
+    assert caught.value.position == 1
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_on_a_gpu_an_images_pixels_do_not_depend_on_its_batch():
+    decoder = DaliDecoder(device=dali_decoder.MIXED)
+    boxes = boxes_of([[-4, 3, 50, 30], WHOLE])
+    (alone,) = decoder.decode(IMAGES[:1], boxes, 16).transpose(1, 0, 2, 3, 4)
+
+    for count in (4, 64):
+        images = [IMAGES[i % 4] for i in range(count)]
+        together = decoder.decode(images, np.tile(boxes, (count, 1, 1)), 16)
+        assert all(np.array_equal(together[:, i], alone) for i in range(0, count, 4))
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_on_a_gpu_the_pixels_are_near(monkeypatch):
     boxes = np.tile(boxes_of([[-4, 3, 50, 30], WHOLE]), (4, 1, 1))
     decoder = DaliDecoder(device=dali_decoder.MIXED)
+    monkeypatch.setattr(decoder, "_decode_singly", None)  # nothing may be refused
     found = difference(decoder.decode(IMAGES, boxes, 16), IMAGES, boxes, 16)
     assert found.mean() <= 2
