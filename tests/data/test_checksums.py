@@ -81,30 +81,41 @@ def test_of_a_large_file_opening_compares_the_size_and_the_tool_everything(
         open_dataset(path).split("train")
 
 
-@pytest.mark.parametrize("num_bytes", [101, 200, 999])
-def test_the_checksum_of_a_large_file_is_that_of_its_blocks(num_bytes, tmp_path, monkeypatch):
-    monkeypatch.setattr(checksums, "BLOCK", 100)
-    path = tmp_path / "train.images.npy"
-    content = bytes(number * 7 % 256 for number in range(num_bytes))
-    path.write_bytes(content)
-    blocks = [content[start : start + 100] for start in range(0, num_bytes, 100)]
-    expected = sha256(b"".join(sha256(block).digest() for block in blocks)).hexdigest()
-    written = checksums.describe_files(tmp_path, but="")
-    assert written == {
-        path.name: {"bytes": num_bytes, "sha256_of_4mib_blocks": expected},
+def test_the_checksum_is_xxh3(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    assert checksums.describe_files(tmp_path, but="") == {
+        "empty": {"bytes": 0, "xxh3_128": "99aa06d3014798d86001c324468d497f"}
     }
-    assert not list(damaged_files(tmp_path, {"files": written}))
-    for at in range(0, num_bytes, 50):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
-        assert list(damaged_files(tmp_path, {"files": written}))
 
 
-def test_the_plain_checksum_of_a_large_file_of_an_older_version_still_counts(path, monkeypatch):
-    monkeypatch.setattr(checksums, "BLOCK", 100)
-    check_files(path, json.loads((path / "meta.json").read_text()), whole=True)
-    flip_last_bit(path / "train.images.npy")
-    with pytest.raises(DataError, match=r"images\.npy: was altered"):
-        check_files(path, json.loads((path / "meta.json").read_text()), whole=True)
+def of_blocks(content):
+    blocks = [content[start : start + (4 << 20)] for start in range(0, len(content), 4 << 20)]
+    return sha256(b"".join(sha256(block).digest() for block in blocks)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("key", "digest"),
+    [
+        ("sha256", lambda content: sha256(content).hexdigest()),
+        ("sha256_of_4mib_blocks", of_blocks),
+    ],
+)
+def test_the_checksums_of_older_versions_still_count(key, digest, tmp_path):
+    path = tmp_path / "train.images.npy"
+    content = bytes(range(256)) * 20_000  # of two blocks
+    path.write_bytes(content)
+    meta = {"files": {path.name: {"bytes": len(content), key: digest(content)}}}
+    check_files(tmp_path, meta, whole=True)
+    flip_last_bit(path)
+    with pytest.raises(DataError, match=rf"images\.npy: was altered .*\({key}\)"):
+        check_files(tmp_path, meta, whole=True)
+
+
+def test_a_checksum_of_a_later_version_is_not_passed_over(tmp_path):
+    (tmp_path / "train.labels.npy").write_bytes(b"x")
+    meta = {"files": {"train.labels.npy": {"bytes": 1, "of_2030": "0"}}}
+    with pytest.raises(DataError, match=r"labels\.npy: .*no checksum .* knows"):
+        check_files(tmp_path, meta)
 
 
 def test_names_that_lead_elsewhere_stay_in_the_folder(path, tmp_path):

@@ -8,12 +8,10 @@
 
 #include "refill.h"
 #include "transcode.h"
+#include "walk_looks.h"
 
-#define LOOK 11
-#define LOOKS 4        /* of a round; as many blocks may end */
-#define SLACK 4096     /* zeros behind the data: more than a block can take */
-#define MAX_DC_SIZE 11 /* what a baseline file may hold */
-#define MAX_AC_SIZE 10
+#define LOOKS 4    /* of a round; as many blocks may end */
+#define SLACK 4096 /* zeros behind the data: more than a block can take */
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
@@ -21,32 +19,9 @@
 #define CLONES
 #endif
 
-/* What a look finds: in bits 0-4 the length of it all, of which the last value may be longer than
-   the look; above them the step to the next coefficient, to which ENDS is added where the block
-   ends there. A look is good if its steps end in the block: if the sum, less one, has no bits but
-   those of ENDS - 1 and of a coefficient. */
-#define LENGTH_BITS 5
-#define ENDS 1025
-#define IS_GOOD(at) ((((at) - 1) & ~(ENDS - 1 + DCTSIZE2 - 1)) == 0)
-#define NOTHING (512 << LENGTH_BITS) /* a longer code, or none */
-
-/* A Huffman table as the file has it, and its symbols by code. */
-struct codes {
-    JHUFF_TBL from;
-    int32_t ends[17];   /* behind the last code of each length */
-    int32_t firsts[17]; /* index of a length's first symbol, less its first code */
-};
-
-/* The looks of a block: its first begins with the DC coefficient. */
-struct looks {
-    struct codes dc, ac;
-    int made;
-    uint16_t first[1 << LOOK], rest[1 << LOOK];
-};
-
 /* A block of an MCU; the last is followed by the first. */
 struct block {
-    const struct looks *looks;
+    const struct fastssd_looks *looks;
     const struct block *following;
     const uint16_t *rest, *first_of_following;
 };
@@ -56,7 +31,8 @@ struct cursor {
     uint64_t bits; /* of the segment, from the highest on; `have` of them are true */
     const uint16_t *look;
     int have;
-    int at; /* coefficient of the block */
+    unsigned used;  /* of which, in bits 0-5, these were read since the refill */
+    unsigned place; /* in the block */
     const struct block *block;
     const uint8_t *next;
     int64_t blocks_left; /* of the segment */
@@ -81,7 +57,7 @@ struct lane {
 /* Most files have the same tables: what one made, the others use. */
 struct fastssd_walk {
     struct lane lanes[FASTSSD_LANES];
-    struct looks looks[NUM_LOOKS];
+    struct fastssd_looks looks[NUM_LOOKS];
 };
 
 struct fastssd_walk *fastssd_walk_new(void) { return calloc(1, sizeof(struct fastssd_walk)); }
@@ -99,77 +75,7 @@ int fastssd_walk_idle(const struct fastssd_walk *walk) {
     return -1;
 }
 
-static int same(const JHUFF_TBL *a, const JHUFF_TBL *b) {
-    return !memcmp(a->bits, b->bits, sizeof a->bits) &&
-           !memcmp(a->huffval, b->huffval, sizeof a->huffval);
-}
-
-static int make_codes(const JHUFF_TBL *from, struct codes *codes, int largest) {
-    codes->from = *from;
-    int code = 0, index = 0;
-    for (int length = 1; length <= 16; length++) {
-        codes->firsts[length] = index - code;
-        for (int i = 0; i < from->bits[length]; i++, code++, index++)
-            if (index >= 256 || code >= 1 << length || from->huffval[index] > largest)
-                return 0;
-        codes->ends[length] = code;
-        code <<= 1;
-    }
-    return 1;
-}
-
-/* Step of an AC symbol, 0 for one that is left to libjpeg. */
-static int step_of(int symbol) {
-    int size = symbol & 15;
-    if (size == 0)
-        return symbol == 0xF0 ? 16 : symbol == 0 ? ENDS : 0;
-    return size > MAX_AC_SIZE ? 0 : (symbol >> 4) + 1;
-}
-
-/* Write what the first `have` bits find, for all their values, where what fewer bits find is known:
-   that of n bits at found + (1 << n). A symbol is followed by what the bits behind it find. */
-static void find(const struct codes *codes, int is_dc, int have, const uint16_t *found,
-                 uint16_t *to) {
-    memset(to, 0, sizeof *to << have);
-    for (int length = 1, index = 0, code = 0; length <= have; length++, code <<= 1)
-        for (int i = 0; i < codes->from.bits[length]; i++, index++, code++) {
-            int symbol = codes->from.huffval[index], size = symbol & 15;
-            int step = !is_dc ? step_of(symbol) : size > MAX_DC_SIZE ? 0 : 1;
-            if (step == 0)
-                continue;
-            uint16_t what = (uint16_t)(step << LENGTH_BITS | (length + size));
-            uint16_t *out = to + ((size_t)code << (have - length));
-            uint16_t *end = out + ((size_t)1 << (have - length));
-            if (have - length - size <= 0 || step == ENDS) {
-                while (out < end)
-                    *out++ = what;
-                continue;
-            }
-            size_t count = (size_t)1 << (have - length - size);
-            for (; out < end; out += count)
-                for (size_t j = 0; j < count; j++)
-                    out[j] = (uint16_t)(what + found[count + j]);
-        }
-}
-
-static void mark_nothing(uint16_t *looks) {
-    for (int i = 0; i < 1 << LOOK; i++)
-        if (looks[i] == 0)
-            looks[i] = NOTHING;
-}
-
-static void make_looks(struct looks *looks) {
-    uint16_t found[2 << LOOK];
-    found[1] = 0;
-    for (int have = 1; have <= LOOK; have++)
-        find(&looks->ac, 0, have, found, found + (1 << have));
-    memcpy(looks->rest, found + (1 << LOOK), sizeof looks->rest);
-    find(&looks->dc, 1, LOOK, found, looks->first);
-    mark_nothing(looks->first);
-    mark_nothing(looks->rest);
-}
-
-static int is_used(const struct fastssd_walk *walk, const struct looks *looks) {
+static int is_used(const struct fastssd_walk *walk, const struct fastssd_looks *looks) {
     for (int i = 0; i < FASTSSD_LANES; i++)
         for (int j = 0; j < walk->lanes[i].num_blocks; j++)
             if (walk->lanes[i].blocks[j].looks == looks)
@@ -178,27 +84,25 @@ static int is_used(const struct fastssd_walk *walk, const struct looks *looks) {
 }
 
 /* Return the looks of these tables, NULL where they are none. */
-static const struct looks *looks_of(struct fastssd_walk *walk, const JHUFF_TBL *dc,
-                                    const JHUFF_TBL *ac) {
+static const struct fastssd_looks *looks_of(struct fastssd_walk *walk, const JHUFF_TBL *dc,
+                                            const JHUFF_TBL *ac) {
     if (!dc || !ac)
         return NULL;
-    struct looks *free = NULL;
-    for (struct looks *looks = walk->looks; looks < walk->looks + NUM_LOOKS; looks++) {
-        if (looks->made && same(dc, &looks->dc.from) && same(ac, &looks->ac.from))
+    struct fastssd_looks *free = NULL;
+    for (struct fastssd_looks *looks = walk->looks; looks < walk->looks + NUM_LOOKS; looks++) {
+        if (fastssd_looks_are_of(looks, dc, ac))
             return looks;
         if (!is_used(walk, looks) && (!free || !looks->made))
             free = looks;
     }
-    free->made = 0;
-    if (!make_codes(dc, &free->dc, 15) || !make_codes(ac, &free->ac, 255))
-        return NULL;
-    make_looks(free);
-    free->made = 1;
-    return free;
+    return fastssd_looks_make(free, dc, ac) ? free : NULL;
 }
 
 /* Have 56 bits: enough for two looks, or for the longest code with its value. */
 static inline __attribute__((always_inline)) void refill(struct cursor *cursor) {
+    cursor->have -= (int)(cursor->used & 63);
+    cursor->used = 0;
+    cursor->place &= ~63u;
     fastssd_refill(&cursor->bits, &cursor->have, &cursor->next);
 }
 
@@ -232,6 +136,7 @@ static int start_segment(struct lane *lane, const uint8_t *from) {
     lane->cursor = (struct cursor){
         .next = data->start,
         .look = lane->blocks->looks->first,
+        .place = FASTSSD_PLACE(0),
         .block = lane->blocks,
         .blocks_left = mcus * lane->num_blocks,
     };
@@ -254,7 +159,7 @@ int fastssd_walk_begin(struct fastssd_walk *walk, int number, j_decompress_ptr c
         int64_t high = (component->height_in_blocks + down - 1) / down;
         columns = wide > columns ? wide : columns;
         rows = high > rows ? high : rows;
-        const struct looks *looks = looks_of(walk, cinfo->dc_huff_tbl_ptrs[component->dc_tbl_no],
+        const struct fastssd_looks *looks = looks_of(walk, cinfo->dc_huff_tbl_ptrs[component->dc_tbl_no],
                                              cinfo->ac_huff_tbl_ptrs[component->ac_tbl_no]);
         if (!looks)
             return 0;
@@ -280,7 +185,8 @@ enum { GOES_ON, IS_SOUND, IS_UNKNOWN };
 /* All blocks of a segment are read. */
 static int end_segment(struct lane *lane) {
     const struct cursor *cursor = &lane->cursor;
-    int64_t left = 8 * ((int64_t)lane->size - (cursor->next - lane->data.start)) + cursor->have;
+    int have = cursor->have - (int)(cursor->used & 63);
+    int64_t left = 8 * ((int64_t)lane->size - (cursor->next - lane->data.start)) + have;
     if (left < 0 || left >= 8)
         return IS_UNKNOWN;
     if (lane->mcus_left == 0)
@@ -290,54 +196,69 @@ static int end_segment(struct lane *lane) {
     return start_segment(lane, lane->marker + 2) ? GOES_ON : IS_UNKNOWN;
 }
 
+/* Go to the next block if this one ended, without a branch, which would be guessed wrongly: one in
+   three looks ends one. Compilers make branches of anything that says this in C. */
+static inline __attribute__((always_inline)) void end_block(struct cursor *cursor) {
+#if defined(__x86_64__)
+    __asm__("cmpl %[full], %[place]\n\t"
+            "cmovael %[start], %[place]\n\t"
+            "cmovaeq %[first], %[look]\n\t"
+            "cmovaeq %[following], %[block]\n\t"
+            "adcq $-1, %[left]" /* the carry is that of the comparison: place < full */
+            : [place] "+&r"(cursor->place), [look] "+&r"(cursor->look),
+              [block] "+r"(cursor->block), [left] "+r"(cursor->blocks_left)
+            : [full] "i"(FASTSSD_FULL), [start] "r"(FASTSSD_PLACE(0)),
+              [first] "m"(cursor->block->first_of_following),
+              [following] "m"(cursor->block->following)
+            : "cc");
+#else
+    if (cursor->place >= FASTSSD_FULL) {
+        cursor->place = FASTSSD_PLACE(0);
+        cursor->look = cursor->block->first_of_following;
+        cursor->block = cursor->block->following;
+        cursor->blocks_left--;
+    }
+#endif
+}
+
 /* Take one coefficient, where a look was not good. */
 static int take_one(struct lane *lane) {
     struct cursor *cursor = &lane->cursor;
-    int is_dc = cursor->at == 0, length = 1, symbol = -1;
-    const struct codes *codes = is_dc ? &cursor->block->looks->dc : &cursor->block->looks->ac;
     refill(cursor);
+    int at = FASTSSD_COEFFICIENT(cursor->place), length = 1, symbol = -1;
+    const struct fastssd_looks *looks = cursor->block->looks;
+    const struct fastssd_codes *codes = at == 0 ? &looks->dc : &looks->ac;
     for (; length <= 16 && symbol < 0; length++) {
         int code = (int)(cursor->bits >> (64 - length));
         if (code < codes->ends[length])
             symbol = codes->from.huffval[(code + codes->firsts[length]) & 0xFF];
     }
-    if (symbol < 0 || (is_dc && symbol > MAX_DC_SIZE))
+    if (symbol < 0 || (at == 0 && symbol > FASTSSD_MAX_DC_SIZE))
         return IS_UNKNOWN;
-    int step = is_dc ? 1 : step_of(symbol);
-    if (step == 0 || (step != ENDS && cursor->at + step > DCTSIZE2))
+    int step = at == 0 ? 1 : fastssd_ac_step(symbol);
+    if (step == 0 || (step != FASTSSD_ENDS && at + step > DCTSIZE2))
         return IS_UNKNOWN;
     length += (symbol & 15) - 1;
     cursor->bits <<= length;
-    cursor->have -= length;
-    cursor->at += step;
+    cursor->used = (unsigned)length;
+    cursor->place += FASTSSD_STEP(step);
     cursor->look = cursor->block->rest;
-    if (cursor->at >= DCTSIZE2) {
-        cursor->at = 0;
-        cursor->blocks_left--;
-        cursor->look = cursor->block->first_of_following;
-        cursor->block = cursor->block->following;
-    }
+    end_block(cursor);
     refill(cursor);
     return GOES_ON;
 }
 
-/* One look, without a branch at the end of a block: those would be guessed wrongly. Returns whether
-   it was good; otherwise nothing was done. */
+/* One look. Returns whether it was good; otherwise nothing was done. */
 static inline __attribute__((always_inline)) int look(struct cursor *cursor) {
-    unsigned what = cursor->look[cursor->bits >> (64 - LOOK)];
-    int length = what & ((1 << LENGTH_BITS) - 1), at = cursor->at + (int)(what >> LENGTH_BITS);
-    if (__builtin_expect(!IS_GOOD(at), 0))
+    unsigned what = cursor->look[cursor->bits >> (64 - FASTSSD_WALK_LOOK)];
+    unsigned place = cursor->place + what;
+    if (__builtin_expect(place & FASTSSD_TOO_FAR, 0))
         return 0;
-    cursor->bits <<= length;
-    cursor->have -= length;
-    const struct block *block = cursor->block;
-    intptr_t ends = -(intptr_t)(at >= DCTSIZE2);
-    cursor->at = at & ~(int)ends;
-    cursor->blocks_left += ends;
-    cursor->block = (void *)((intptr_t)block ^
-                             (((intptr_t)block ^ (intptr_t)block->following) & ends));
-    cursor->look = (void *)((intptr_t)block->rest ^
-                            (((intptr_t)block->rest ^ (intptr_t)block->first_of_following) & ends));
+    cursor->bits <<= what & 63; /* the length: a shift ignores the rest by itself */
+    cursor->used += what;
+    cursor->place = place;
+    cursor->look = cursor->block->rest;
+    end_block(cursor);
     return 1;
 }
 
