@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="where 4 GB of tables may lie for a while")
     parser.add_argument("--only", choices=["scale", "step"], help="one of the two parts")
     options = parser.parse_args(arguments)
-    num_samples = 20_000 if options.quick else NUM_SAMPLES
+    num_samples = 60_000 if options.quick else NUM_SAMPLES
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="fastssd-tables-") as name:
         folder = Path(name)
         np.save(folder / "pool.npy", _pool(options.data))
@@ -160,7 +160,7 @@ def _killed(command: list[str], directory: Path, share: float) -> int:
         draft = directory / "unfinished.json"
         if noted and draft.exists() and noted >= share * _num_blocks(draft):
             break
-        time.sleep(0.02)
+        time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     return noted

@@ -49,25 +49,28 @@ def cuda_refuses_waits():
         torch.cuda.set_sync_debug_mode(before)
 
 
+def needs_values(operation, args):
+    """Return whether the host must know values of an operation's tensors before it can go on."""
+    if operation.namespace != "aten":
+        return False
+    name = operation.overloadpacket.__name__
+    if name.lstrip("_").startswith(("index_put", "unsafe_index")) or name == "index":
+        # By numbers it is a gather; by a mask the shape depends on the mask's values.
+        return any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+    return bool(
+        {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {*operation.tags}
+    )
+
+
 class _Operations(TorchDispatchMode):
     """Refuses operations whose result the host must know before it can go on."""
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if operation.namespace == "aten" and self._waits(operation, args):
+        if needs_values(operation, args):
             raise HostWaitError(f"{operation} needs a value that the device has")
         return operation(*args, **(kwargs or {}))
-
-    @staticmethod
-    def _waits(operation, args):
-        name = operation.overloadpacket.__name__
-        if name.lstrip("_").startswith(("index_put", "unsafe_index")) or name == "index":
-            # By numbers it is a gather; by a mask the shape depends on the mask's values.
-            return any(
-                index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-            )
-        return bool(
-            {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {*operation.tags}
-        )
 
 
 class _Functions(TorchFunctionMode):
