@@ -1,4 +1,4 @@
-"""Whole runs on a GPU that there is not: same numbers as on the CPU, no devices mixed, no waits."""
+"""Runs on a GPU that there is not: the CPU's numbers, no devices mixed, no waits, no races."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from pretend_gpu import GPU, DeviceMixError, pretended_gpu, pretended_gpu_refuses_waits
+from pretend_streams import UsedTooEarlyError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -124,6 +125,24 @@ def test_a_wait_is_found(wait):
             ones(3).copy_(torch.empty(3, pin_memory=True), True)
             ones(3)[torch.zeros(1, dtype=torch.int64, device=GPU)].sum() + ones(3).cumsum(0)
             torch.ones(3) + 1
+
+
+def test_a_copy_is_late_and_must_be_waited_for():
+    with pretended_gpu():
+        source = torch.empty(2, pin_memory=True)
+        copies, event = torch.cuda.Stream(), torch.cuda.Event()
+        with torch.cuda.stream(copies):
+            moved, late = (source.fill_(n).to(GPU, non_blocking=True) for n in (1, 2))
+            event.record(copies)
+        with pytest.raises(UsedTooEarlyError):
+            moved + 1
+        torch.cuda.current_stream().wait_event(event)
+        assert not event.query()
+        assert moved[:1].item() == 2  # the source was used again before the copy was over
+        event.synchronize()
+        source.fill_(3)
+        assert event.query()
+        assert late.tolist() == [2, 2]
 
 
 @pytest.fixture

@@ -2,19 +2,21 @@
 
 Tensors on it keep their values in the host's memory, but say that they are on ``cuda:0``, mix with
 none of the host's in an operation and give NumPy nothing. Operations compute what they do on the
-CPU, so a whole run must end with the same numbers as a run on the CPU.
+CPU, so a whole run must end with the same numbers as a run on the CPU. Copies from page-locked
+memory are late (`pretend_streams`).
 
-What it is not: kernels, streams and cuDNN are not CUDA's; everything is over when it was asked for;
-mixed precision computes in float32; there is one GPU. Tensors are made on it by the thread that
-entered the block; others may compute with them.
+What it is not: kernels and cuDNN are not CUDA's, and all but these copies is over when it was asked
+for; mixed precision computes in float32; there is one GPU. Tensors are made on it by the thread
+that entered the block; others may compute with them.
 """
 
 import threading
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
 from host_waits import needs_values
+from pretend_streams import Event, Stream, Streams
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -99,6 +101,7 @@ class _Waits:
 
 
 _WAITS = _Waits()
+_STREAMS = Streams()
 
 
 @contextmanager
@@ -124,6 +127,13 @@ def _run(operation, args, kwargs):
         to_gpu = _is_gpu(kwargs["device"])
         kwargs = {**kwargs, "device": HOST}
     _note_wait(operation, name, args, kwargs, on_gpu=on_gpu, of_host=of_host, to_gpu=to_gpu)
+    if not operation.is_view:
+        for tensor in on_gpu:
+            _STREAMS.use(tensor.held)
+    if name == "_to_copy" and to_gpu and not on_gpu and _may_be_late(kwargs, *of_host):
+        held = torch.full_like(args[0], 77)  # what uninitialised memory may hold
+        _STREAMS.copy(args[0], held)
+        return OnGpu(held)
     kwargs.pop("non_blocking", None)
     held_args, held_kwargs = tree_map(_held, (args, kwargs))
     out = operation(*held_args, **held_kwargs)
@@ -139,6 +149,21 @@ def _run(operation, args, kwargs):
     if name == "_to_copy" and id(out) in given:
         out = out.clone()
     return tree_map(placed, out)
+
+
+def _may_be_late(kwargs, source=None):
+    """Return whether a copy to the GPU is one of bytes, from page-locked memory."""
+    if source is None or not kwargs.get("non_blocking") or kwargs.get("memory_format"):
+        return False
+    return (
+        kwargs.get("dtype") in (None, source.dtype)
+        and source.is_pinned()
+        and source.is_contiguous()
+    )
+
+
+def _is_pinned(tensor):
+    return _STREAMS.is_pinned(tensor)
 
 
 def _held(value):
@@ -181,8 +206,9 @@ class _Functions(TorchFunctionMode):
         name, device = getattr(function, "__name__", ""), kwargs.get("device")
         if name in _FROM_VALUES and device is not None and _is_gpu(device):
             return function(*args, **{**kwargs, "device": HOST}).to(GPU)
-        with_index = tree_map(_indexed, (args, kwargs))
-        return function(*with_index[0], **with_index[1])
+        if function is not torch.device:
+            args, kwargs = tree_map(_indexed, (args, kwargs))
+        return function(*args, **kwargs)
 
 
 def _indexed(value):
@@ -194,40 +220,14 @@ def _is_cuda(value):
     return isinstance(value, torch.device) and value.type == "cuda"
 
 
-class _Stream:
-    def __init__(self, device=None):
-        self.device = GPU
-
-    def wait_event(self, event):
-        pass
-
-
-class _Event:
-    def query(self):
-        return True
-
-    def record(self, stream=None):
-        pass
-
-    def synchronize(self):
-        pass
-
-
 @contextmanager
 def pretended_gpu():
     """Have one GPU inside the block; 8 GB of its 16 are free."""
-    pinned: list[tuple[int, int]] = []  # addresses
     empty = torch.empty
 
     def empty_or_pinned(*shape, pin_memory=False, **kwargs):
         made = empty(*shape, **kwargs)
-        if pin_memory:
-            pinned.append((made.data_ptr(), made.data_ptr() + made.nbytes))
-        return made
-
-    def is_pinned(tensor):
-        first = 0 if isinstance(tensor, OnGpu) else tensor.data_ptr()
-        return any(start <= first < end for start, end in pinned)
+        return _STREAMS.pin(made) if pin_memory else made
 
     of_cuda = {
         "_lazy_init": lambda: None,
@@ -242,17 +242,17 @@ def pretended_gpu():
         "get_device_capability": lambda device=None: (9, 0),
         "mem_get_info": lambda device=None: (8 << 30, 16 << 30),
         "default_generators": (torch.Generator(),),
-        "Stream": _Stream,
-        "Event": _Event,
-        "current_stream": lambda device=None: _Stream(),
-        "stream": lambda stream: nullcontext(),
+        "Stream": Stream,
+        "Event": Event,
+        "current_stream": _STREAMS.current,
+        "stream": _STREAMS.on,
         "synchronize": lambda device=None: None,
     }
     with ExitStack() as stack:
         for name, value in of_cuda.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
         stack.enter_context(mock.patch.object(torch, "empty", empty_or_pinned))
-        stack.enter_context(mock.patch.object(torch.Tensor, "is_pinned", is_pinned))
+        stack.enter_context(mock.patch.object(torch.Tensor, "is_pinned", _is_pinned))
         stack.enter_context(_Functions())
         stack.enter_context(_Factories())
         yield
