@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from host_waits import NoHostWaits
+from pretend_gpu import GPU, pretended_gpu, pretended_gpu_refuses_waits
 from torch import nn
 
 from fastssd.config import TrainingConfig
@@ -100,9 +100,16 @@ def test_a_gradient_beyond_fp16_leaves_its_step_out_and_halves_the_scale(left_ou
 @pytest.mark.parametrize("scaled", [False, True])
 def test_neither_backward_nor_step_waits_for_the_device(scaled):
     stage, inputs = line()
-    scaler = torch.amp.GradScaler("cpu") if scaled else None
-    descent = Descent(stage, training(), device=CPU, scaler=scaler)
-    for row in inputs:
-        with NoHostWaits():
-            descent.backward({"one": loss_of(stage, row), "other": loss_of(stage, row)}, share=2)
-            descent.step(0.1)
+    with pretended_gpu():
+        stage = stage.to(GPU)
+        scaler = torch.amp.GradScaler("cuda") if scaled else None
+        descent = Descent(stage, training(), device=GPU, scaler=scaler)
+        for number, row in enumerate(inputs.to(GPU)):
+            losses = {"one": loss_of(stage, row), "other": loss_of(stage, row)}
+            if number == 0:  # the scale goes to the device once
+                descent.backward(losses, share=2)
+                descent.step(0.1)
+                continue
+            with pretended_gpu_refuses_waits():
+                descent.backward(losses, share=2)
+                descent.step(0.1)
