@@ -175,9 +175,10 @@ def test_a_float16_table_changes_the_losses_by_its_rounding(taught, lines):
     table, online = (lines(taught[name] / "trace.jsonl") for name in ("float16", "online"))
     assert [line["digest"] for line in table] == [line["digest"] for line in online]
     difference = np.abs([a["loss"] - b["loss"] for a, b in zip(table, online, strict=True)])
-    # Logits below 16 are rounded by at most 2**-8; the soft loss weighs them by T = 2.
-    assert 0 < difference[0] < 2e-2
-    assert difference.max() < 5e-2
+    # Logits below 16 are rounded by at most 2**-8; the soft loss weighs them by T = 2. Of one step
+    # the rounding may vanish in a sum of float32.
+    assert difference[0] < 2e-2
+    assert 0 < difference.max() < 5e-2
 
 
 def test_a_run_directory_with_other_settings_is_refused_and_left_as_it_was(
