@@ -9,8 +9,9 @@ quickstart: setup data/digits/meta.json
 data/digits/meta.json: | setup
 	@.venv/bin/python tools/convert_dataset.py digits data/digits --imbalance 16 --max-per-class 128
 
+# A file's tests share what they prepare, so they stay in one process.
 test: setup
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # On a machine that does nothing else; DATA=FOLDER for photographs of your own.
 bench: setup

@@ -1,8 +1,9 @@
 r"""Measure conversions of JPEG photographs side by side: images a second, bytes, and reading rates.
 
-All read the same files from the page cache and write a `.beton`: FFCV's own DatasetWriter, which
-decodes and encodes every photograph again, and fastssd's conversion in each of its ways with JPEG.
-What was written is compared with the photographs. Without --data these are synthetic.
+All read the same files from the page cache, write a `.beton` and flush it: FFCV's own
+DatasetWriter, which decodes and encodes every photograph again, and fastssd's conversion in each of
+its ways with JPEG. Pixels and smaller images are compared with FFCV's of the same kind. What was
+written is compared with the photographs. Without --data these are synthetic.
 
     python benchmarks/convert.py [--data FOLDER] [--json FILE]
 """
@@ -31,6 +32,13 @@ from fastssd.data.sources.sources import open_source
 from fastssd.data.storage.beton import BetonStorage
 
 FFCV = "FFCV DatasetWriter, quality 90"
+FFCV_RAW, FFCV_SMALL = "FFCV DatasetWriter, raw", "FFCV DatasetWriter, 400 px, quality 90"
+JPEG_90 = {"write_mode": "jpg", "jpeg_quality": 90}
+PEERS: dict[str, dict[str, Any]] = {
+    FFCV: JPEG_90,
+    FFCV_RAW: {"write_mode": "raw"},
+    FFCV_SMALL: {**JPEG_90, "max_resolution": 400},
+}
 CONVERTING, SIZE, READING = "converting", "size", "reading"
 WAYS: dict[str, dict[str, Any]] = {
     "fastssd restart": {"jpeg": "restart"},
@@ -39,8 +47,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "fastssd raw": {"jpeg": "raw"},
     "fastssd --max-side 400 --quality 90": {"jpeg": "restart", "max_side": 400, "quality": 90},
 }
+COMPARED_WITH = {"fastssd raw": FFCV_RAW, "fastssd --max-side 400 --quality 90": FFCV_SMALL}
+"""What is not compared with FFCV's writing of whole photographs."""
 SECTIONS = {
-    CONVERTING: "From JPEG files to a .beton, flushed to disk; every photograph is checked.",
+    CONVERTING: "From JPEG files to a .beton, flushed to disk; fastssd checks every photograph.",
     SIZE: "What was stored of each photograph.",
     READING: "One random resized crop of 224 x 224 of each, by fastssd's own loader.",
 }
@@ -90,14 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         betons = {way: out / "train.beton" for way, out in outs.items()}
         if find_spec("ffcv") is not None:
-            betons[FFCV] = Path(name) / "ffcv.beton"
-            job = ffcv(photos, betons[FFCV], options.threads)
-            peer = timed(photos.count, job, betons[FFCV])
-            cases.insert(0, Case(FFCV, peer))
-        against = FFCV if FFCV in betons else None
+            for number, (peer, more) in enumerate(PEERS.items()):
+                betons[peer] = Path(name) / f"ffcv-{number}.beton"
+                job = ffcv(photos, betons[peer], options.threads, more)
+                cases.insert(number, Case(peer, timed(photos.count, job, betons[peer])))
         values = interleaved(cases, repeats=options.repeats)
         notes = {way: check(way, beton, photos) for way, beton in betons.items()}
-        rows = rows_of(values, unit="images/s", against=against, section=CONVERTING, notes=notes)
+        rows = compared(values, notes)
         rows += size_rows(betons, photos)
         rows += reading_rows(outs, options)
     return benchmark.finish(
@@ -109,6 +118,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files=photos.count,
         **summary(found),
     )
+
+
+def compared(values: dict[str, list[float]], notes: dict[str, str]) -> list[Row]:
+    """Return the rows of converting, each of ours against FFCV's of the same kind."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for name, rates in values.items():
+        peer = name if name in PEERS else COMPARED_WITH.get(name, FFCV)
+        groups.setdefault(peer, {})[name] = rates
+    rows = []
+    for peer, group in groups.items():
+        against = peer if peer in group else None
+        rows += rows_of(group, unit="images/s", against=against, section=CONVERTING, notes=notes)
+    return rows
 
 
 def make_files(root: Path, found: Sequence[Photograph], count: int) -> Photos:
@@ -146,8 +168,8 @@ def ours(photos: Photos, out: Path, threads: int, more: dict[str, Any]) -> Calla
     return run
 
 
-def ffcv(photos: Photos, beton: Path, threads: int) -> Callable[[], None]:
-    """Return FFCV's conversion to a file, as its documentation has it."""
+def ffcv(photos: Photos, beton: Path, threads: int, more: dict[str, Any]) -> Callable[[], None]:
+    """Return FFCV's conversion to a file, as its documentation has it, flushed as ours is."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
     from torchvision.datasets import ImageFolder
@@ -155,9 +177,11 @@ def ffcv(photos: Photos, beton: Path, threads: int) -> Callable[[], None]:
     folder = ImageFolder(str(photos.root))
 
     def run() -> None:
-        fields = {"image": RGBImageField(write_mode="jpg", jpeg_quality=90), "label": IntField()}
+        fields = {"image": RGBImageField(**more), "label": IntField()}
         writer = DatasetWriter(str(beton), fields, num_workers=threads)
         writer.from_indexed_dataset(folder)
+        with beton.open("rb") as file:
+            os.fsync(file.fileno())
 
     return run
 
@@ -177,7 +201,7 @@ def check(way: str, beton: Path, photos: Photos) -> str:
         if way == "fastssd keep" and stored.data.tobytes() != original.content:
             raise SystemExit(f"{way}: sample {sample} has other bytes")
         pixels = decode_pixels(stored).astype(np.int16)
-        if "max-side" in way:
+        if way in (FFCV_SMALL, "fastssd --max-side 400 --quality 90"):
             if max(pixels.shape) > 400:
                 raise SystemExit(f"{way}: sample {sample} is of {pixels.shape}")
             continue

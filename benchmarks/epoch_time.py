@@ -1,8 +1,8 @@
 r"""Predict an epoch: where the bottleneck is, and how many cores a GPU needs.
 
-Measured here: images a second that one core decodes and crops, of photographs of ImageNet's and of
-iNaturalist's size. Taken from publications, or from --step: images a second that a GPU trains.
-Everything else is arithmetic, and its assumptions are printed:
+Measured here: images a second that a core decodes and crops while all cores do, of photographs of
+ImageNet's and of iNaturalist's size. Taken from publications, or from --step: images a second that
+a GPU trains. Everything else is arithmetic, and its assumptions are printed:
 
     python benchmarks/epoch_time.py [--data FOLDER] [--cores 96 --gpus 8] [--step 2500] [--json F]
 """
@@ -10,21 +10,20 @@ Everything else is arithmetic, and its assumptions are printed:
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from harness import Benchmark, Case, Row, interleaved, rows_of
-from our_loader import random_resized_crops, shuffled
+from harness import Benchmark, Case, Row, interleaved, num_cores, rows_of
+from our_loader import OurLoader, random_resized_crops, shuffled
 from photographs import Photograph, mosaics, photographs, summary
+from steady import Span
 from store import Store, make_store
 
-from fastssd.data.decode.decoders import DECODERS, build_decoder
-from fastssd.data.images import image_fetch
+from fastssd.data.decode.decoders import DECODERS
 
-DECODE, CORES, EPOCH = "decoded by one core", "cores a GPU needs", "predicted epoch"
+DECODE, CORES, EPOCH = "decoded by a core", "cores a GPU needs", "predicted epoch"
 IMAGENET, INATURALIST = "ImageNet size", "800 x 600"
 PUBLISHED = {
     # ResNet-50, 224 x 224, mixed precision, images a second of one GPU in training.
@@ -34,7 +33,7 @@ PUBLISHED = {
 }
 RESNEXT = 0.82
 """ResNeXt-50 over ResNet-50 in images a second: timm's AMP channels-last training results."""
-_BATCH_SIZE = 32
+_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def measure(
 ) -> tuple[list[Row], dict[str, float], dict[str, object]]:
     """Return the rows of what one core decodes, the best decoder's rate by size, what it was."""
     quick, data = options.quick, options.data
-    count, num_images = (8, 32) if quick else (48, 256)
+    count, counted = (8, 1) if quick else (48, 8)
     found = photographs(data, count=1000 if data and not quick else count)
     decoders = [name for name, entry in DECODERS.items() if entry.present and name != "dali"]
     rows: list[Row] = []
@@ -126,7 +125,7 @@ def measure(
         for size, of_size in taken.items():
             store = make_store(Path(folder) / size.replace(" ", "-"), of_size)
             cases = [
-                Case(f"fastssd {name}, {size}", one_core(store, name, num_images, options.crops))
+                Case(f"fastssd {name}, {size}", a_core(store, name, counted, options.crops))
                 for name in decoders
             ]
             values = interleaved(cases, repeats=options.repeats)
@@ -136,19 +135,13 @@ def measure(
     return rows, decode, dict(summary(found))
 
 
-def one_core(store: Store, decoder: str, num_images: int, crops: int) -> Callable[[], float]:
-    """Return a repeat: images a second by the calling thread alone, boxes and all."""
-    augmentation = random_resized_crops(views=crops)
-    fetch = image_fetch(store.split, build_decoder(decoder, threads=1), augmentation)
-    draws = shuffled(np.resize(store.samples(), num_images))
-
-    def run() -> float:
-        started = time.perf_counter()
-        for start in range(0, len(draws), _BATCH_SIZE):
-            fetch(draws[start : start + _BATCH_SIZE])
-        return len(draws) / (time.perf_counter() - started)
-
-    return run
+def a_core(store: Store, decoder: str, counted: int, crops: int) -> Callable[[], float]:
+    """Return a repeat: images a second of the loader on all cores, over their number."""
+    cores, augmentation = num_cores(), random_resized_crops(views=crops)
+    loader = OurLoader(store.split, decoder, augmentation, _BATCH_SIZE, cores)
+    span = Span.of(cores, counted=counted)
+    draws = shuffled(np.resize(store.samples(), span.total * _BATCH_SIZE))
+    return lambda: _BATCH_SIZE / span.seconds_per_batch(loader.host_batches(draws)) / cores
 
 
 def needed(kind: str, step: float, decode: dict[str, float]) -> list[Row]:
@@ -180,8 +173,9 @@ def texts(steps: dict[str, tuple[float, str]], machine: Machine, crops: int) -> 
     """Return the sections' texts, which are the assumptions."""
     sources = "; ".join(f"{kind} {step:,.0f}/s ({text})" for kind, (step, text) in steps.items())
     return {
-        DECODE: f"One thread, {crops} random resized crop(s) of 224 a photograph, restart-prepared "
-        "JPEG in the page cache. A core of this machine, not of yours.",
+        DECODE: f"All {num_cores()} cores at once, {crops} random resized crop(s) of 224 a "
+        "photograph, restart-prepared JPEG in the page cache; the rate over the number of cores. "
+        "A core of this machine, not of yours.",
         CORES: f"Training rate over the rate of one core. ResNet-50 trains: {sources}; ResNeXt-50 "
         f"is taken as {RESNEXT} of that.",
         EPOCH: f"Assumed: decoding grows with the cores; {machine.reserved} core a GPU does not "

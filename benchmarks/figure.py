@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from harness import OURS, number
+from harness import OURS
 from matplotlib.figure import Figure
+from printed import number
 
 _OURS, _OTHERS = "#2b6cb0", "#a0aec0"
 _ROW_INCHES, _WIDTH_INCHES = 0.32, 8.0

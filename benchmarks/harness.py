@@ -10,7 +10,8 @@ A benchmark is a script of this folder, `python benchmarks/NAME.py [--data DIR] 
     benchmark.finish(rows, options)
 
 The JSON is `{"environment": {...}, "rows": [...], "sections": {...}}`; `make_performance.py` makes
-`docs/performance.md` of such files.
+`docs/performance.md` of such files. A row's ratio says how many times better it is than the row
+named in `against`; the row that others are compared with names itself.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -109,14 +109,15 @@ class Row:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the row as the contract has it."""
+        """Return the row as the contract has it: one that is compared with none is 1 of itself."""
+        compared = self.ratio is not None
         return {
             "name": self.name,
             "value": _rounded(self.value),
             "unit": self.unit,
             "spread": [_rounded(value) for value in self.spread],
-            "ratio": None if self.ratio is None else _rounded(self.ratio),
-            "against": self.against,
+            "ratio": _rounded(self.ratio) if compared else 1.0,
+            "against": self.against if compared else self.name,
             "section": self.section,
             "note": self.note,
             **self.extra,
@@ -265,7 +266,12 @@ class Benchmark:
         add = parser.add_argument
         add("--data", type=Path, metavar="DIR", help="measure on the images below this folder")
         add("--json", type=Path, metavar="FILE", help="write the result here")
-        add("--figure", type=Path, metavar="FILE", help="draw the result here, .svg or .png")
+        add(
+            "--figure",
+            type=Path,
+            metavar="FILE",
+            help="draw the result here, .svg or .png (default: beside the JSON, .svg)",
+        )
         add("--repeats", type=int, default=repeats, metavar="N", help=f"of a case ({repeats})")
         add("--quick", action="store_true", help="little data: whether it runs, not how fast")
         return parser
@@ -277,7 +283,7 @@ class Benchmark:
         sections: Mapping[str, str] | None = None,
         **measured_on: object,
     ) -> int:
-        """Print the rows, write the JSON and the figure that the options ask for.
+        """Print the rows, write the JSON that the options ask for, and the figure beside it.
 
         Args:
             rows: In the order of the table.
@@ -293,6 +299,8 @@ class Benchmark:
             raise ValueError(f"rows of one name: {names}")
         sections = dict(sections or {})
         where = environment() | {"benchmark": self.name, "quick": bool(options.quick)} | measured_on
+        from printed import print_rows
+
         print_rows(self.description, rows, sections)
         if options.json:
             content = {
@@ -303,10 +311,11 @@ class Benchmark:
             }
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if options.figure:
+        figure = options.figure or (options.json and options.json.with_suffix(".svg"))
+        if figure:
             from figure import draw
 
-            draw([row.as_json() for row in rows], self.description, options.figure)
+            draw([row.as_json() for row in rows], self.description, figure)
         return 0
 
 
@@ -328,53 +337,6 @@ def environment() -> dict[str, Any]:
 def num_cores() -> int:
     """Return the processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def print_rows(title: str, rows: Sequence[Row], sections: Mapping[str, str]) -> None:
-    """Print a table, a part for each section, and a line for each target."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
-    console.print(title, style="bold", highlight=False)
-    for section in dict.fromkeys(row.section for row in rows):
-        table = Table(title=section or None, title_justify="left", caption_justify="left")
-        table.caption = sections.get(section)
-        table.add_column("", overflow="fold")
-        for heading in ("median", "quartiles", "unit", "times better", "than"):
-            table.add_column(heading, justify="left" if heading in ("unit", "than") else "right")
-        for row in (row for row in rows if row.section == section):
-            low, high = row.spread
-            name = row.name.removesuffix(f", {section}")
-            than = (row.against or "").removesuffix(f", {section}")
-            cells = [name, number(row.value), f"{number(low)} to {number(high)}", row.unit]
-            cells += ["" if row.ratio is None else f"{row.ratio:.2f}", than]
-            table.add_row(*cells, style="bold" if row.name.startswith(OURS) else None)
-            if row.note:
-                table.add_row(f"  {row.note}", style="dim")
-        console.print(table)
-    for row in rows:
-        for target in row.extra.get("targets", []):
-            console.print(target_line(row.name, row.unit, target), highlight=False)
-
-
-def target_line(name: str, unit: str, target: Mapping[str, Any]) -> str:
-    """Return a sentence about one target of a row."""
-    kind = "at_most" if "at_most" in target else "at_least"
-    bound, reached = target[kind], target["reached"]
-    verdict = "met" if target["met"] else "MISSED"
-    word = "at most" if kind == "at_most" else "at least"
-    if target["against"] is None:
-        return f"{verdict}: {name}: {number(reached)} {unit}, target {word} {bound:g}"
-    times = "of" if kind == "at_most" else "times better than"
-    return f"{verdict}: {name}: {reached:.3g} {times} {target['against']}, target {word} {bound:g}"
-
-
-def number(value: float) -> str:
-    """Return a value with three significant digits, at least its whole part."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
 
 
 def _rounded(value: float) -> float:

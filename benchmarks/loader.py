@@ -1,8 +1,9 @@
 r"""Measure whole loaders side by side: images a second, one RandomResizedCrop-224 a photograph.
 
 All read the same stored JPEG bytes, which fastssd's conversion prepared without changing a pixel
-(`--jpeg restart`): fastssd and FFCV from one `.beton`, the others from files. Rates are steady:
-the first batches of each run are not counted. Without --data the photographs are synthetic.
+(`--jpeg restart`): fastssd and FFCV from one `.beton`, the others from files. Since those bytes are
+made for fastssd, all of them read the photographs' original bytes too. Rates are steady: what a
+loader has in flight before and after counts for none. Without --data the photographs are synthetic.
 
     python benchmarks/loader.py [--data FOLDER] [--json FILE]
 """
@@ -10,7 +11,6 @@ the first batches of each run are not counted. Without --data the photographs ar
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from memory_section import memory_rows
 from our_loader import OurLoader, random_resized_crops, shuffled
 from peers.peer import Int64, Loader, add_loader_options, is_measured, on_host
 from photographs import mosaics, photographs, summary
+from steady import Span
 from store import Store, make_store
 
 from fastssd.data.decode.decoders import DECODERS
@@ -47,11 +48,13 @@ SECTIONS = {
     HALF_CHROMA: "Those photographs whose chroma is stored at half the width and height.",
     MOSAICS: "iNaturalist's size: four photographs' native pixels each, 4:2:0, quality 90.",
 }
+ORIGINAL = ", original bytes"
 TARGETS = [
-    Target(OURS, FFCV, at_least=2.5, section=ALL),
-    Target(OURS, DALI, at_least=1.8, section=ALL),
-    Target(OURS, TORCHVISION, at_least=2.2, section=ALL),
-    Target(OURS, PILLOW, at_least=3.2, section=ALL),
+    Target(OURS, peer + stored, at_least=bound, section=ALL)
+    for peer, bound in ((FFCV, 2.5), (DALI, 1.8), (TORCHVISION, 2.2), (PILLOW, 3.2))
+    for stored in ("", ORIGINAL)
+]
+TARGETS += [
     Target(OURS, FFCV, at_least=3.5, section=MOSAICS),
     Target(OURS, DALI, at_least=1.4, section=MOSAICS),
 ]
@@ -65,22 +68,20 @@ class Sizes:
         photographs: At most.
         mosaics: Of four photographs each.
         batch_size: Images a batch.
-        uncounted: Batches until a loader's queues are as full as they stay.
-        counted: Batches of a repeat, after those.
-        counted_parts: The same where only some photographs or loaders take part.
+        ahead: Batches at least before those that count, and after them.
+        counted: Batches at least that count.
         compiled: Loaders of FFCV, which compiles each for seconds.
     """
 
     photographs: int = 1000
     mosaics: int = 60
     batch_size: int = 64
-    uncounted: int = 4
+    ahead: int = 4
     counted: int = 10
-    counted_parts: int = 10
-    compiled: int = 2
+    compiled: int = 3
 
 
-QUICK = Sizes(8, 4, batch_size=8, uncounted=1, counted=1, counted_parts=1, compiled=1)
+QUICK = Sizes(8, 4, batch_size=8, ahead=1, counted=1, compiled=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,25 +127,30 @@ def photograph_rows(
     kept = make_store(folder / "keep", store.photographs, jpeg="keep")
     make = partial(make_loaders, batch_size=sizes.batch_size, options=options)
     loaders = make(store, (PILLOW, TORCHVISION, DALI, DALI_MIXED, FFCV, *ours()))
-    of_large = make(large, (DALI, DALI_MIXED, OURS) + ((FFCV,) if sizes.compiled > 1 else ()))
-    originals = make(kept, (OURS, DALI) + ((FFCV,) if sizes.compiled > 2 else ()))
+    originals = make(
+        kept, (OURS, PILLOW, TORCHVISION, DALI) + ((FFCV,) if sizes.compiled > 1 else ())
+    )
+    of_large = make(large, (DALI, DALI_MIXED, OURS) + ((FFCV,) if sizes.compiled > 2 else ()))
     notes: dict[str, str] = {}
     rows: list[Row] = []
     try:
         check(loaders, store, sizes.batch_size, notes)
         check(of_large, large, sizes.batch_size, {})
-        everything = loaders | {f"{name}, original bytes": each for name, each in originals.items()}
+        check(originals, kept, sizes.batch_size, {})
+        everything = loaders | {name + ORIGINAL: each for name, each in originals.items()}
         parts = {name: loader for name, loader in loaders.items() if name in (OURS, FFCV, DALI)}
-        for section, used, samples, counted in [
-            (ALL, everything, store.samples(), sizes.counted),
-            (FULL_CHROMA, parts or loaders, store.samples("4:4:4"), sizes.counted_parts),
-            (HALF_CHROMA, parts or loaders, store.samples("4:2:0"), sizes.counted_parts),
-            (MOSAICS, of_large, large.samples(), sizes.counted_parts),
+        span = Span.of(options.threads, counted=sizes.counted, least_ahead=sizes.ahead)
+        for section, used, samples in [
+            (ALL, everything, store.samples()),
+            (FULL_CHROMA, parts or loaders, store.samples("4:4:4")),
+            (HALF_CHROMA, parts or loaders, store.samples("4:2:0")),
+            (MOSAICS, of_large, large.samples()),
         ]:
             if not len(samples):
                 continue
             cases = [
-                Case(name, rate(loader, samples, counted, sizes)) for name, loader in used.items()
+                Case(name, rate(loader, samples, span, sizes.batch_size))
+                for name, loader in used.items()
             ]
             values = interleaved(cases, repeats=options.repeats)
             against = FFCV if FFCV in values else None
@@ -216,19 +222,10 @@ def check(loaders: dict[str, Loader], store: Store, batch_size: int, notes: dict
         notes[name] = f"crops differ from Pillow's by {levels:.2f} of 256 levels on average"
 
 
-def rate(loader: Loader, samples: Int64, counted: int, sizes: Sizes) -> Callable[[], float]:
-    """Return a repeat: images a second of so many batches, after some that are not counted."""
-    order = np.resize(samples, (sizes.uncounted + counted) * sizes.batch_size)
-
-    def run() -> float:
-        started = 0.0
-        for number, (pixels, _) in enumerate(loader.batches(order)):
-            assert len(pixels) == sizes.batch_size
-            if number == sizes.uncounted - 1:
-                started = time.perf_counter()
-        return counted * sizes.batch_size / (time.perf_counter() - started)
-
-    return run
+def rate(loader: Loader, samples: Int64, span: Span, batch_size: int) -> Callable[[], float]:
+    """Return a repeat: images a second."""
+    order = np.resize(samples, span.total * batch_size)
+    return lambda: batch_size / span.seconds_per_batch(loader.batches(order))
 
 
 if __name__ == "__main__":

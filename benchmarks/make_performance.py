@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from figure import draw
-from harness import OURS, number
+from harness import OURS
+from printed import number
 
 ROOT = Path(__file__).resolve().parents[1]
 _ORDER = ["loader", "views", "samplers", "convert", "augment", "step", "tables", "epoch_time"]
 _HEAD = """# Performance
 
 Made by `python benchmarks/make_performance.py` from the JSON files in [performance/](performance);
-do not edit. `make bench` measures again and makes it anew. Every benchmark runs its peers side by
-side in one process, in turns; values are medians, with quartiles. A ratio says how many times
-better a row is than the one that it is compared with: above 1 is better, whatever the unit.
+do not edit. `make bench` measures again and makes it anew, but for `larger_than_memory` and
+`whole_runs`, which take long and are run by hand. Every benchmark runs its peers side by side, on
+one machine and in turns; values are medians, with quartiles. A ratio says how many times better a
+row is than the one that it is compared with: above 1 is better, whatever the unit.
 """
 
 
@@ -81,7 +83,9 @@ def contract_problem(result: Any) -> str:  # noqa: ANN401 - whatever JSON holds
             return f"row {row['name']!r} lacks a value or its spread"
         if not isinstance(row.get("unit"), str):
             return f"row {row['name']!r} lacks its unit"
-        if row.get("ratio") is not None and row.get("against") not in names:
+        if not isinstance(row.get("ratio"), int | float):
+            return f"row {row['name']!r} lacks its ratio"
+        if row.get("against") not in names:
             return f"row {row['name']!r} is compared with {row.get('against')!r}, which is no row"
     return ""
 
@@ -128,9 +132,9 @@ def _losses(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             )
     for result in results.values():
         for row in result["rows"]:
-            ratio = row.get("ratio")
-            if row["name"].startswith(OURS) and ratio is not None and ratio < 1:
-                lines.append(f"- {row['name']}: {ratio:.2f} times {_short(row['against'], row)}.")
+            if row["name"].startswith(OURS) and row["ratio"] < 1:
+                times, than = f"{row['ratio']:.2f}", _short(row["against"], row)
+                lines.append(f"- {row['name']}: {times} times {than}.")
         lines += [f"- {peer['name']}: better than {best['name']}." for peer, best in ahead(result)]
     if len(lines) == 2:
         lines.append("Nowhere in these results: all ratios are above 1 and all targets met.")
@@ -181,10 +185,10 @@ def _benchmark(name: str, result: Mapping[str, Any], figure: str) -> list[str]:
 
 def _line(row: Mapping[str, Any]) -> str:
     low, high = row["spread"]
-    name, ratio = _bare(row["name"], row), row.get("ratio")
+    name, compared = _bare(row["name"], row), row["against"] != row["name"]
     shown = f"**{name}**" if name.startswith(OURS) else name
-    than = _short(row["against"], row) if ratio is not None else ""
-    times = "" if ratio is None else f"{ratio:.2f}"
+    than = _short(row["against"], row) if compared else ""
+    times = f"{row['ratio']:.2f}" if compared else ""
     spread = f"{number(low)} to {number(high)}"
     return f"| {shown} | {number(row['value'])} | {spread} | {row['unit']} | {times} | {than} |"
 

@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "performance")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
     options = parser.parse_args(arguments)
+    for name in ("data", "results", "page"):  # the benchmarks run in the project's folder
+        value = getattr(options, name)
+        setattr(options, name, value and value.resolve())
     failed = []
     began = time.perf_counter()
     for name in options.only:

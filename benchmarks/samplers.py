@@ -13,13 +13,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from harness import Benchmark, Case, Row, Target, interleaved, judged, num_cores, rows_of
 from our_loader import OurLoader, random_resized_crops
 from photographs import photographs, summary
 from resident import forget_peak, peak_bytes, resident_bytes
 from store import make_store
+from torch.utils.data import WeightedRandomSampler
 
 from fastssd.data.class_index import ClassIndex
 from fastssd.data.dataset import Split
@@ -31,6 +34,7 @@ from fastssd.data.plans import Plan
 
 LOADED, PLANNED, PLAN_MEMORY = "end to end", "plan of an epoch", "memory of a plan"
 INSTANCE = "fastssd instance"
+PERMUTATION, WEIGHTED = "torch RandomSampler", "torch WeightedRandomSampler"
 SAMPLERS = ["class_balanced", "square_root", "progressive", "class_aware"]
 IMBALANCE = 100
 _NUM_CLASSES, _LARGEST = 10, 8_000
@@ -58,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sections = {
         LOADED: f"Images a second through the loader, {num_draws} draws of a long tail (imbalance "
         f"{IMBALANCE}), the plan included; the target is within 2 % of instance.",
-        PLANNED: f"Seconds for the draws of one epoch, {size}, the grouping of labels included.",
+        PLANNED: f"Seconds for the draws of one epoch, {size}, the grouping of labels included. "
+        "PyTorch's samplers as tensors: what they draw, without the Python numbers that they give "
+        "one by one. They draw samples alone, no views.",
         PLAN_MEMORY: f"Peak memory of that beyond the labels, {size}.",
     }
     return benchmark.finish(
@@ -130,14 +136,38 @@ def _planned(num_images: int, num_classes: int, repeats: int) -> list[Row]:
 
         return Case(f"fastssd {name}", run)
 
-    values = interleaved([case(name) for name in ["instance", *SAMPLERS]], repeats=repeats)
-    rows = rows_of(values, unit="s", section=PLANNED, higher_is_better=False)
+    peers = [
+        Case(PERMUTATION, _seconds(lambda: torch.randperm(num_images))),
+        Case(WEIGHTED, _seconds(lambda: _weighted(labels, num_classes))),
+    ]
+    cases = [case(name) for name in ["instance", *SAMPLERS]]
+    values = interleaved([*cases, *peers], repeats=repeats)
+    common: dict[str, Any] = {"section": PLANNED, "higher_is_better": False}
+    permuted = {name: values.pop(name) for name in (INSTANCE, PERMUTATION)}
+    rows = rows_of(permuted, unit="s", against=PERMUTATION, **common)
+    rows += rows_of(values, unit="s", against=WEIGHTED, **common)
     rows += rows_of(memory, unit="MB", section=PLAN_MEMORY, higher_is_better=False)
     targets = [
         Target("fastssd class_balanced", at_most=2.0, section=PLANNED),
         Target("fastssd class_balanced", at_most=1000, section=PLAN_MEMORY),
     ]
     return judged(rows, targets)
+
+
+def _weighted(labels: np.ndarray, num_classes: int) -> torch.Tensor:
+    """Return what WeightedRandomSampler draws with classes balanced."""
+    weights = 1 / np.bincount(labels, minlength=num_classes)
+    sampler = WeightedRandomSampler(weights[labels], len(labels))  # type: ignore[arg-type]
+    return torch.multinomial(sampler.weights, sampler.num_samples, sampler.replacement)
+
+
+def _seconds(job: Callable[[], object]) -> Callable[[], float]:
+    def run() -> float:
+        started = time.perf_counter()
+        job()
+        return time.perf_counter() - started
+
+    return run
 
 
 def long_tail(num_images: int, num_classes: int) -> np.ndarray:

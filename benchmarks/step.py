@@ -2,7 +2,8 @@ r"""Measure training steps by the trainer itself: each stage against cross-entro
 
 Real batches come from JPEG photographs through the loader; a ready batch lies on the device, is
 augmented, and is given again and again. On a GPU the network is a ResNet-50 at 224 pixels in
-bfloat16, on a CPU a small one; weights are random. The first steps of each run are not counted.
+bfloat16, on a CPU a small one; weights are random. The first steps of each run are not counted:
+with real batches as many as may have been prepared before the first.
 
     python benchmarks/step.py [--data FOLDER] [--json FILE] [--compile]
 """
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from harness import Benchmark, Case, Row, Target, interleaved, judged, num_cores, rows_of
 from photographs import photographs, summary
-from step_runs import Ready, Runs, Setting
+from step_runs import PREFETCH, Ready, Runs, Setting
 from store import make_store
 from torch import Tensor, nn
 
@@ -31,7 +32,8 @@ SECTIONS = {
     HOST: "A model with one weight and nothing to compute, batch 128 on the device: all that the "
     "trainer does at a step, log lines included. The loop is forward, backward and SGD, no more.",
     STAGES: "The same network under each stage's losses.",
-    DATA: "Decoding, loading and augmentation included, against the same step on a ready batch.",
+    DATA: "Decoding, loading and augmentation included, against the same step on a ready batch. On "
+    "a CPU all of it takes the cores that the network works on; on a GPU it should cost nothing.",
 }
 CE, ROTATION, INSTANCE = "fastssd CE", "fastssd stage I, rotation", "fastssd stage I, instance"
 ONLINE, TABLE = "fastssd stage III, online teacher", "fastssd stage III, table"
@@ -103,16 +105,20 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def stage_rows(runs: Runs, repeats: int, *, steps: int, warm_up: int) -> list[Row]:
+def stage_rows(runs: Runs, repeats: int, *, steps: int, threads: int) -> list[Row]:
     """Return the milliseconds of every stage's step on ready batches, and of two on real ones."""
+    ahead = threads + PREFETCH + 2  # batches in flight
     ready: dict[str, Callable[[], float]] = {}
     real: dict[str, Callable[[], float]] = {}
     for name, (folder, options) in STAGE_OF.items():
         prepared = runs.stage(folder, **options)
-        length = {"steps": steps, "warm_up": warm_up}
-        ready[name] = runs.timed(prepared.stage, runs.ready(prepared), **length)
+        ready[name] = runs.timed(
+            prepared.stage, runs.ready(prepared), steps=steps, warm_up=max(1, steps // 4)
+        )
         if name in (CE, TABLE):
-            real[f"{name}, real"] = runs.timed(prepared.stage, prepared.feed, **length)
+            real[f"{name}, real"] = runs.timed(
+                prepared.stage, prepared.feed, steps=max(steps, 3 * ahead), warm_up=ahead
+            )
     # Together, so that both sections are of the same minutes.
     values = interleaved([Case(*case) for case in (ready | real).items()], repeats=repeats)
     common = {"unit": "ms", "higher_is_better": False}
@@ -171,9 +177,7 @@ def _measure(benchmark: Benchmark, options: argparse.Namespace, folder: Path) ->
         )
     )
     rows = host_rows(runs, options.repeats, steps=50 if options.quick else 500)
-    rows += stage_rows(
-        runs, options.repeats, steps=options.steps, warm_up=max(1, options.steps // 4)
-    )
+    rows += stage_rows(runs, options.repeats, steps=options.steps, threads=options.threads)
     rows = [with_rate(row, options.batch_size) for row in rows]
     return benchmark.finish(
         judged(rows, TARGETS),

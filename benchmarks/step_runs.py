@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -38,6 +39,8 @@ from fastssd.stages.feeds import Workers
 from fastssd.stages.jobs import jobs_of
 from fastssd.trainer import EpochFeed, StepBatch, Supervision, Trainer
 
+PREFETCH = 4
+"""Finished batches that wait for a step, at most."""
 _EPOCHS = 10_000
 """More than are taken: the rate and the draws of a long training."""
 
@@ -83,10 +86,13 @@ class Ready:
 class Measured:
     """A feed that takes the time from one of its batches to its last.
 
+    What prepares the batches goes on to the end as it would in the middle of an epoch: it is asked
+    for more of them than are given out.
+
     Args:
         inner: Its batches.
         steps: How many are given out, as one epoch.
-        warm_up: Steps that are not counted.
+        warm_up: Steps that are not counted; with real batches, as many as are prepared ahead.
     """
 
     def __init__(self, inner: EpochFeed, *, steps: int, warm_up: int) -> None:
@@ -101,8 +107,8 @@ class Measured:
 
     def batches(self, first_step: int, last_step: int) -> Generator[StepBatch, None, None]:
         """Yield the inner feed's."""
-        with closing(self.inner.batches(first_step, last_step)) as batches:
-            for number, batch in enumerate(batches):
+        with closing(self.inner.batches(first_step, last_step + self._warm_up)) as batches:
+            for number, batch in enumerate(islice(batches, last_step - first_step)):
                 if number in (self._warm_up, self.steps_per_epoch - 1):
                     if torch.cuda.is_available():
                         torch.cuda.synchronize()
@@ -209,7 +215,7 @@ class Runs:
             dataset=self._dataset,
             decoder=self._decoder,
             workers=Workers(
-                rank=0, num_processes=1, threads=setting.threads, prefetch=4, device=device
+                rank=0, num_processes=1, threads=setting.threads, prefetch=PREFETCH, device=device
             ),
             output=output,
             is_main=True,

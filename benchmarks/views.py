@@ -10,8 +10,7 @@ draws. FFCV makes two crops by two pipelines over one field, each of which decod
 import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from harness import Benchmark, Case, Target, interleaved, judged, num_cores, row
 from our_loader import OurLoader, random_resized_crops, shuffled
 from peers.peer import add_loader_options, is_measured
 from photographs import photographs, summary
+from steady import Span
 from store import Store, make_store
 
 from fastssd.data.decode.decoders import AUTO, build_decoder
@@ -38,7 +38,6 @@ TARGETS = [
     Target(ONE_VISIT, TWO_VISITS, at_most=0.85),
     Target(ONE_VISIT, FFCV, at_least=3),
 ]
-_UNCOUNTED = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = photographs(options.data, count=count if options.data else min(count, 48))
     with tempfile.TemporaryDirectory(prefix="fastssd-views-") as folder:
         store = make_store(Path(folder), found)
-        samples = np.resize(store.samples(), (_UNCOUNTED + counted) * batch_size)
-        cases, levels = _cases(store, samples, batch_size, options)
+        cases, levels = _cases(store, batch_size, counted, options)
         torch.set_num_threads(num_cores())  # importing FFCV sets them to 1
         values = interleaved(cases, repeats=options.repeats)
     note = f"crops differ from Pillow's by {levels:.2f} of 256 levels on average"
@@ -77,9 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _cases(
-    store: Store, samples: np.ndarray, batch_size: int, options: argparse.Namespace
+    store: Store, batch_size: int, counted: int, options: argparse.Namespace
 ) -> tuple[list[Case], float]:
     """Return what is measured, and how far our crops are from Pillow's, in grey levels."""
+    span = Span.of(options.threads, counted=counted)
+    samples = np.resize(store.samples(), span.total * batch_size)
     both, one = (
         OurLoader(store.split, AUTO, random_resized_crops(views=views), batch_size, options.threads)
         for views in (2, 1)
@@ -96,8 +96,11 @@ def _cases(
     levels = difference_from_pillow(pixels, draws[:8], store.photographs, both.augmentation)
     require_close(ONE_VISIT, levels)
     cases = [
-        Case(ONE_VISIT, _seconds(lambda: both.host_batches(once), 1, batch_size)),
-        Case(TWO_VISITS, _seconds(lambda: one.host_batches(twice), 2, batch_size)),
+        Case(ONE_VISIT, _seconds(lambda: both.host_batches(once), span, batch_size)),
+        Case(
+            TWO_VISITS,
+            _seconds(lambda: one.host_batches(twice), span.of_parts(2), batch_size / 2),
+        ),
     ]
     if is_measured("ffcv", options):
         from peers.ffcv_loader import FfcvLoader
@@ -109,25 +112,15 @@ def _cases(
         for crop in range(2):
             found = ((crops[crop], rows) for crops, rows in ffcv.crops(seen))
             require_plausible(FFCV, found, store.photographs)
-        cases.append(Case(FFCV, _seconds(lambda: ffcv.crops(samples), 1, batch_size)))
+        cases.append(Case(FFCV, _seconds(lambda: ffcv.crops(samples), span, batch_size)))
     return cases, levels
 
 
 def _seconds(
-    batches: Callable[[], object], batches_a_photograph: int, batch_size: int
+    batches: Callable[[], Iterable[object]], span: Span, photographs_a_batch: float
 ) -> Callable[[], float]:
-    """Return a repeat: seconds for two crops of 1,000 photographs, after the first batches."""
-
-    def run() -> float:
-        skipped, started, counted = _UNCOUNTED * batches_a_photograph, 0.0, 0
-        for number, _ in enumerate(batches()):  # type: ignore[var-annotated]
-            if number == skipped - 1:
-                started = time.perf_counter()
-            counted += number >= skipped
-        photographs_made = counted * batch_size / batches_a_photograph
-        return 1000 * (time.perf_counter() - started) / photographs_made
-
-    return run
+    """Return a repeat: seconds for two crops of 1,000 photographs."""
+    return lambda: 1000 * span.seconds_per_batch(batches()) / photographs_a_batch
 
 
 if __name__ == "__main__":

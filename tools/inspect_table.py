@@ -196,7 +196,7 @@ def _context(directory: Path, manifest: Manifest, options: argparse.Namespace) -
     autocast: Any = nullcontext
     if config.precision != "no":
         autocast = partial(torch.autocast, device.type, dtype=_PRECISIONS[config.precision])
-    return Context(
+    context = Context(
         config=config,
         dataset=open_dataset(config.data.path),
         decoder=build_decoder(config.data.decoder, device=device),
@@ -214,6 +214,7 @@ def _context(directory: Path, manifest: Manifest, options: argparse.Namespace) -
         barrier=lambda: None,
         stop_if_asked=lambda: None,
     )
+    return context.with_images_on_device()[0]
 
 
 def _parser() -> argparse.ArgumentParser:

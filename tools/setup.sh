@@ -26,7 +26,7 @@ fi
 
 # FFCV is built from source against these; the native kernels against libjpeg-turbo.
 system_packages="libopencv-dev libturbojpeg0-dev libjpeg62-turbo-dev pkg-config g++"
-extras=dali,hf,timm,dev
+extras=dali,hf,timm,bench,dev
 have_ffcv_libraries() { command -v g++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; }
 if ! have_ffcv_libraries && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "setup: installing system packages: $system_packages"

@@ -1,12 +1,15 @@
 """FFCV's Loader with the pipeline of FFCV's own CIFAR example, on the CPU.
 
 Source: libffcv/ffcv:examples/cifar/train_cifar.py, with 4 pixels of padding as ours, without
-Cutout, and in float32: half precision is slower on a CPU.
+Cutout, and in float32: half precision is slower on a CPU. It is normalised as there, by torchvision
+after a conversion, or by FFCV's own table of the 256 values (`NormalizeImage`), as in
+libffcv/ffcv-imagenet.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import transforms
@@ -25,15 +28,24 @@ class FfcvCifar:
         threads: FFCV's workers.
         mean: Of the channels, in [0, 255].
         std: Of the channels, in [0, 255].
+        by_table: Whether FFCV's table normalises, or torchvision.
     """
 
     def __init__(
-        self, beton: Path, *, batch_size: int, threads: int, mean: list[float], std: list[float]
+        self,
+        beton: Path,
+        *,
+        batch_size: int,
+        threads: int,
+        mean: list[float],
+        std: list[float],
+        by_table: bool,
     ) -> None:
         from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
         from ffcv.loader import Loader, OrderOption
         from ffcv.transforms import (
             Convert,
+            NormalizeImage,
             RandomHorizontalFlip,
             RandomTranslate,
             Squeeze,
@@ -43,16 +55,12 @@ class FfcvCifar:
         )
 
         cpu = torch.device("cpu")
-        image = [
-            SimpleRGBImageDecoder(),
-            RandomHorizontalFlip(),
-            RandomTranslate(padding=PADDING),
-            ToTensor(),
-            ToDevice(cpu, non_blocking=True),
-            ToTorchImage(),
-            Convert(torch.float32),
-            transforms.Normalize(mean, std),
-        ]
+        image = [SimpleRGBImageDecoder(), RandomHorizontalFlip(), RandomTranslate(padding=PADDING)]
+        if by_table:
+            image.append(NormalizeImage(np.array(mean), np.array(std), np.float32))
+        image += [ToTensor(), ToDevice(cpu, non_blocking=True), ToTorchImage()]
+        if not by_table:
+            image += [Convert(torch.float32), transforms.Normalize(mean, std)]
         label = [IntDecoder(), ToTensor(), ToDevice(cpu), Squeeze()]
         self._loader = Loader(
             str(beton),

@@ -133,6 +133,8 @@ def test_a_result_is_printed_written_and_drawn(tmp_path, capsys):
     assert ours["name"] == "fastssd, all"
     assert (ours["value"], ours["spread"], ours["ratio"]) == (11.0, [10.5, 11.5], 2.75)
     assert (ours["unit"], ours["against"]) == ("images/s", "FFCV, all")
+    peer = result["rows"][1]
+    assert (peer["ratio"], peer["against"]) == (1.0, peer["name"])
     ET.parse(figure)
 
 

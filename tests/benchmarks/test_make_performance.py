@@ -6,9 +6,10 @@ import pytest
 from make_performance import ahead, contract_problem, main, read_results
 
 
-def row(name, value, ratio=None, against=None, **more):
+def row(name, value, ratio=1.0, against=None, **more):
     common = {"unit": "images/s", "spread": [value, value], "section": "", "note": ""}
-    return common | {"name": name, "value": value, "ratio": ratio, "against": against} | more
+    common |= {"name": name, "value": value, "ratio": ratio, "against": against or name}
+    return common | more
 
 
 def result(*rows):
@@ -38,7 +39,7 @@ def test_every_row_version_and_figure_stands_on_the_page(tmp_path):
     page = made(tmp_path, loader=GOOD)
 
     assert "| **fastssd** | 30 | 30 to 30 | images/s | 3.00 | FFCV |" in page
-    assert "| FFCV | 10 |" in page
+    assert "| FFCV | 10 | 10 to 10 | images/s |  |  |" in page
     assert "- FFCV: as it is." in page
     assert "A processor" in page
     assert "torch 9.9" in page
@@ -96,6 +97,7 @@ def test_a_peer_is_ahead_only_if_it_beats_all_of_ours_in_the_right_direction():
         (result(row("fastssd", None)), "lacks a value"),
         (result(row("fastssd", 1, unit=None)), "lacks its unit"),
         (result(row("fastssd", 1, spread=[1])), "lacks a value or its spread"),
+        (result(row("fastssd", 1, None)), "lacks its ratio"),
         (result(row("fastssd", 1, 2.0, "gone")), "which is no row"),
     ],
 )
