@@ -21,7 +21,6 @@ from fastssd.console import Console
 from fastssd.data.damage import Damage
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
-from fastssd.data.device_images import kept_on_device
 from fastssd.errors import ConfigError, DataError
 from fastssd.evaluation.damaged_images import damage_file
 from fastssd.evaluation.report import build_report, write_report
@@ -150,7 +149,7 @@ class Session:
         self._liveness.doing = "checking the config"
         check_hosts(self._context, self._accelerator)
         check_run(jobs_of(self._config), self._context)
-        kept = self._keep_on_device()
+        self._context, kept = self._context.with_images_on_device()
         if self._context.is_main:
             content = environment.describe(self._accelerator)
             write_atomically(
@@ -189,7 +188,7 @@ class Session:
         Raises:
             DataError: If there is nothing to measure, or the dataset has other classes.
         """
-        context = self._context
+        context, _ = self._context.with_images_on_device()
         stages = []
         for job in jobs_of(self._config):
             result = self._output / job.folder / RESULT
@@ -255,15 +254,6 @@ class Session:
                 f"{share}, learning rate {section.lr} for the whole batch ({section.schedule}), "
                 f"{section.epochs} epochs"
             )
-
-    def _keep_on_device(self) -> str:
-        """Put the images where the networks are, if they fit there; return what was done."""
-        data = self._config.data
-        names = dict.fromkeys((data.train, data.validation, data.test))
-        splits = [self._context.dataset.split(name) for name in names if name is not None]
-        images, line = kept_on_device(splits, self._context.workers.device, data.device_images)
-        self._context = dataclasses.replace(self._context, device_images=images)
-        return line
 
     def _damage(self) -> Damage | None:
         """Return where damaged training images are noted, if others may replace them."""

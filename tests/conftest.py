@@ -134,13 +134,14 @@ def arguments(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Callabl
 
 
 @pytest.fixture
-def here() -> Iterator[Callable[[list[str]], int]]:
-    """Return `train.main`, to run in this process, which is afterwards as it was."""
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str]], int]]:
+    """Return `train.main`, to run on the CPU in this process, which is afterwards as it was."""
     import torch
     from accelerate.state import AcceleratorState
 
     from fastssd.train import main
 
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     # It is one for the whole process, and remembers the precision of the run before.
     AcceleratorState._reset_state(reset_partial_state=True)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from fastssd.data.device_images import DeviceImages
 from fastssd.evaluation.__main__ import main
 
 
@@ -36,6 +37,24 @@ def test_one_file_of_weights_is_measured_alone_on_another_split(tmp_path, here, 
     assert [(row["name"], row["checkpoint"], row["split"]) for row in rows] == [
         ("SSD I", "best", "val")
     ]
+
+
+def test_images_that_the_run_kept_on_the_device_are_measured_there(
+    tmp_path, here, arguments, digits, monkeypatch
+):
+    resized = ("augment.test=center", "data.device_images=always", "stages=[I]", "baselines=[]")
+    run = tmp_path / "run"
+    assert here(arguments(run, *resized, "log.trace=false")) == 0
+    gathered = []
+    gather = DeviceImages.gather
+    monkeypatch.setattr(
+        DeviceImages, "gather", lambda self, *rest: gathered.append(1) or gather(self, *rest)
+    )
+
+    rows = measured(tmp_path, here, run, digits)
+
+    assert gathered
+    assert rows == json.loads((run / "report.json").read_text())["rows"]
 
 
 def test_a_path_that_is_no_run_is_said_with_2(tmp_path, digits, capsys):

@@ -56,6 +56,7 @@ def run(monkeypatch, here, arguments, tmp_path):
 
     def finished(name, overrides, code=0):
         AcceleratorState._reset_state(reset_partial_state=True)
+        monkeypatch.setenv("ACCELERATE_USE_CPU", str(name == "cpu").lower())
         output = tmp_path / name
         of_run = arguments(output, "deterministic=false", "log.trace=false", *overrides)
         assert here(of_run) == code

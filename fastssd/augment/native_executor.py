@@ -1,7 +1,6 @@
 """Augmentation on the CPU by the native kernels: each image from bytes to result in cache."""
 
 import ctypes
-import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -79,34 +78,47 @@ class NativeExecutor:
     def finish(
         self, images: Tensor, parameters: Mapping[str, Tensor], turns: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        images = images.contiguous()
+        num_images, side = images.shape[:2]
+        images = _as(images, torch.uint8)
         given = dict(parameters) if turns is None else {**parameters, "turns": turns}
         for name, values in given.items():
-            if len(values) != len(images):
-                raise ValueError(f"{len(values)} {name} for {len(images)} images")
-            given[name] = values.to(_DTYPES[name]).contiguous()
+            if values.shape[0] != num_images:
+                raise ValueError(f"{values.shape[0]} {name} for {num_images} images")
+            given[name] = _as(values, _DTYPES[name])
         # One behind the other, so that a network can take both as one batch without a copy.
-        shape = (1 if turns is None else 2, *images.shape)
-        count = math.prod(shape)
-        memory = self._buffers.empty(4 * max(1, count))
-        both = torch.frombuffer(memory, dtype=torch.float32)[:count].view(shape)
-        finished, turned = both[0], None if turns is None else both[1]
+        count = 3 * num_images * side * side
+        parts = 1 if turns is None else 2
+        memory = self._buffers.empty(4 * max(1, parts * count))
+        address = memory.ctypes.data
         job = _Job(
-            num_images=len(images),
-            side=images.shape[1],
+            num_images=num_images,
+            side=side,
             num_steps=given["order"].shape[1] if "order" in given else 0,
             blur_radius=self._radius,
             pixels=images.data_ptr(),
             scale=self._scale,
             shift=self._shift,
-            finished=finished.data_ptr(),
-            turned=None if turned is None else turned.data_ptr(),
+            finished=address,
+            turned=None if turns is None else address + 4 * count,
             **{name: values.data_ptr() for name, values in given.items()},
         )
         status = self._augment(job, torch.get_num_threads())
         if status == _MEMORY:
-            raise MemoryError(f"no memory to augment images of {images.shape[1]} pixels a side")
+            raise MemoryError(f"no memory to augment images of {side} pixels a side")
         if status != 0:
             raise ValueError("the order of a colour jitter is no permutation of its operations")
-        turned = None if turned is None else turned.permute(0, 3, 1, 2)
-        return finished.permute(0, 3, 1, 2), turned
+        values = torch.frombuffer(memory, dtype=torch.float32)
+        shape, strides = (num_images, 3, side, side), (3 * side * side, 1, 3 * side, 3)
+        finished = values.as_strided(shape, strides)
+        return finished, None if turns is None else values.as_strided(shape, strides, count)
+
+
+def _as(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return values one behind the other, of a type.
+
+    PyTorch's operations let other threads run Python, and have to wait for them when they are done:
+    with small images and loader threads, that is most of their time. So none is called in vain.
+    """
+    if values.dtype is not dtype:
+        values = values.to(dtype)
+    return values if values.is_contiguous() else values.contiguous()

@@ -95,9 +95,9 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Return the batch on the device; arrays of one block of memory are copied as one."""
+    """Return a batch of the host on the device; arrays of one block of memory are copied as one."""
     if device.type == "cpu":
-        return {name: values.to(device) for name, values in batch.items()}
+        return dict(batch)
     blocks: dict[int, list[str]] = {}
     for name, values in batch.items():
         blocks.setdefault(values.untyped_storage().data_ptr(), []).append(name)

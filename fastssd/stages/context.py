@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -17,7 +17,7 @@ from fastssd.data.damage import Damage
 from fastssd.data.dataset import Dataset, Split
 from fastssd.data.decode.decoder import Decoder
 from fastssd.data.decode.decoders import FFCV
-from fastssd.data.device_images import FILTER, DeviceFetch, DeviceImages
+from fastssd.data.device_images import FILTER, DeviceFetch, DeviceImages, kept_on_device
 from fastssd.data.images import image_fetch
 from fastssd.data.loader import Fetch
 from fastssd.data.plans import ClassIndex, Plan
@@ -92,6 +92,21 @@ class Context:
     def num_classes(self) -> int:
         """C."""
         return len(self.dataset.classes)
+
+    def with_images_on_device(self) -> tuple["Context", str]:
+        """Return the context with the images where the networks are, if they fit there.
+
+        Whoever looks at images as the run does, to measure its networks or to audit its tables,
+        needs it: resized pixels differ from the host's by a grey level.
+
+        Returns:
+            The context, and what a person is told of it; empty if there was nothing to choose.
+        """
+        data = self.config.data
+        names = dict.fromkeys((data.train, data.validation, data.test))
+        splits = [self.dataset.split(name) for name in names if name is not None]
+        images, line = kept_on_device(splits, self.workers.device, data.device_images)
+        return replace(self, device_images=images), line
 
     def backbone(self, part: str) -> Backbone:
         """Return a backbone whose random weights belong to a part of the run."""

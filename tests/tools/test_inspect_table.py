@@ -102,6 +102,15 @@ def test_an_audit_of_another_networks_table_is_refused_naming_it(inspect, run, c
     assert "network.weights is 'others', not" in capsys.readouterr().err
 
 
+def test_a_table_of_images_on_the_device_is_audited_with_those(inspect, tmp_path, arguments, here):
+    settings = ("data.device_images=always", "augment.query=imagenet_plain", "stages=[I,II]")
+    assert here(arguments(tmp_path / "run", *settings, "baselines=[]", "log.trace=false")) == 0
+    manifest = json.loads((tmp_path / "run/2-balance/table/manifest.json").read_text())
+    assert manifest["filter"] == "bilinear-antialias-float"
+
+    assert inspect([str(tmp_path / "run"), "--audit", "9"]) == 0
+
+
 def test_an_unfinished_table_says_how_far_it_is(inspect, run, capsys):
     directory = run / "2-balance/table"
     (directory / "manifest.json").rename(directory / "unfinished.json")

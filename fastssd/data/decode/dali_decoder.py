@@ -235,9 +235,9 @@ class DaliDecoder:
         with self._lock:
             idle = self._idle.setdefault(graph, [])
             runner = idle.pop() if idle else None
-        if runner is None or runner.capacity < count:
-            runner = self._build(graph, capacity=1 << (count - 1).bit_length())
         try:
+            if runner is None or runner.capacity < count:
+                runner = self._build(graph, capacity=1 << (count - 1).bit_length())
             outputs = runner.run(inputs)
         except RuntimeError as error:
             raise _RefusedError(str(error).partition("\n")[0]) from error

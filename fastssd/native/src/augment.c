@@ -16,6 +16,7 @@
 #define STRIP_PIXELS 1024 /* of which three planes stay in the nearest cache */
 #define BLUR_ROWS 4
 #define TURN_TILE 16
+#define MIRRORED_BYTES 4096
 #define THREAD_PIXELS ((int64_t)1 << 16) /* fewer are done before another thread has woken */
 #define HUGE_PAGE ((uintptr_t)2 << 20)
 
@@ -127,6 +128,23 @@ INLINED void blur(const struct batch *batch, int64_t image, struct scratch *scra
     }
 }
 
+typedef uint8_t sixteen __attribute__((vector_size(16)));
+
+/* Mirror a row of `side` bytes RGB, five pixels at a time: as many as a shuffle of 16 bytes holds.
+   The sixteenth lies before them, and is written over by what comes next. */
+INLINED void mirror_row(uint8_t *restrict to, const uint8_t *restrict row, ptrdiff_t side) {
+    const sixteen backwards = {13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0};
+    ptrdiff_t left = side;
+    for (; left > 5; left -= 5, to += 15) {
+        sixteen pixels;
+        memcpy(&pixels, row + 3 * left - 16, sizeof pixels);
+        pixels = __builtin_shuffle(pixels, backwards);
+        memcpy(to, &pixels, sizeof pixels);
+    }
+    for (; left > 0; left--, to += 3)
+        memcpy(to, row + 3 * (left - 1), 3);
+}
+
 /* Finish an image that is only flipped: no planes, one pass. */
 INLINED void normalise(const struct batch *batch, int64_t image, struct scratch *scratch) {
     const struct fastssd_augmentation *job = batch->job;
@@ -139,22 +157,25 @@ INLINED void normalise(const struct batch *batch, int64_t image, struct scratch 
         shift[i] = job->shift[i % 3];
     }
     int flip = job->flip && job->flip[image];
-    ptrdiff_t length = flip ? side * 3 : side * side * 3;
-    for (ptrdiff_t start = 0; start < side * side * 3; start += length) {
-        const uint8_t *row = bytes + start;
+    /* Several rows at a time: what was just stored in other pieces is slow to load. */
+    ptrdiff_t rows = MIRRORED_BYTES / (3 * side);
+    rows = !flip || rows > side ? side : rows > 1 ? rows : 1;
+    for (ptrdiff_t y = 0; y < side; y += rows) {
+        const uint8_t *from = bytes + y * side * 3;
+        float *to = out + y * side * 3;
+        rows = side - y < rows ? side - y : rows;
         if (flip) {
             uint8_t *mirrored = (uint8_t *)scratch->spare;
-            for (ptrdiff_t x = 0; x < side; x++)
-                for (int channel = 0; channel < 3; channel++)
-                    mirrored[3 * x + channel] = row[3 * (side - 1 - x) + channel];
-            row = mirrored;
+            for (ptrdiff_t row = 0; row < rows; row++)
+                mirror_row(mirrored + row * side * 3, from + row * side * 3, side);
+            from = mirrored;
         }
-        ptrdiff_t i = 0;
+        ptrdiff_t i = 0, length = rows * side * 3;
         for (; i + 48 <= length; i += 48)
             for (int k = 0; k < 48; k++)
-                out[start + i + k] = row[i + k] * scale[k] + shift[k];
+                to[i + k] = from[i + k] * scale[k] + shift[k];
         for (int k = 0; i + k < length; k++)
-            out[start + i + k] = row[i + k] * scale[k] + shift[k];
+            to[i + k] = from[i + k] * scale[k] + shift[k];
     }
 }
 
@@ -236,7 +257,8 @@ int fastssd_augment(const struct fastssd_augmentation *job, int threads) {
     size_t strip_rows = stride < STRIP_PIXELS ? STRIP_PIXELS / stride : 1;
     int recolours = job->jitter || job->grayscale || job->blur;
     /* Read around their ends, so each part starts a line after the one before. */
-    size_t planes = recolours ? 3 * side * stride : 0, spare = 3 * stride;
+    size_t planes = recolours ? 3 * side * stride : 0;
+    size_t spare = 3 * stride + MIRRORED_BYTES / sizeof(float);
     size_t rows = 3 * BLUR_ROWS * stride, before = whole_lines(radius);
     size_t padded_row = before + stride + before + FASTSSD_ROW_UNIT;
     size_t each = planes + spare + rows + padded_row + whole_lines(radius + 1);

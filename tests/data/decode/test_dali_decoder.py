@@ -186,6 +186,14 @@ def test_what_is_wrong_outside_dali_is_no_refusal(monkeypatch):
         DaliDecoder().decode_tensor(IMAGES[:1], boxes_of([WHOLE]), 8)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_gpu_that_dali_cannot_use_is_said_to_be_so():
+    boxes = np.tile(boxes_of([WHOLE]), (2, 1, 1))
+
+    with pytest.raises(DataError, match="DALI decodes none of 2 sound images on a GPU"):
+        DaliDecoder(device=dali_decoder.MIXED).decode([IMAGES[0], IMAGES[2]], boxes, 24)
+
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -194,7 +202,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 @pytest.mark.parametrize("end", [2, 3, 40, 400])
 def test_on_a_gpu_a_truncated_jpeg_is_named(end):
     boxes = np.tile(boxes_of([WHOLE]), (2, 1, 1))
-    truncated = StoredImage("jpeg", IMAGES[1].data[:-end])
+    truncated = StoredImage("jpeg", IMAGES[2].data[:-end])
 
     with pytest.raises(DecodeError) as caught:
         DaliDecoder(device=dali_decoder.MIXED).decode([IMAGES[0], truncated], boxes, 24)
