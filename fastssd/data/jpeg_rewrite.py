@@ -24,12 +24,12 @@ but no baseline file can hold it. ``UNCHECKED``: too large for the kernel, which
 _REASON_BYTES = 200  # libjpeg's longest message
 _RESULT = np.dtype(
     [
-        ("offset", "<i8"),
-        ("num_bytes", "<i8"),
-        ("status", "<i4"),
-        ("interval", "<i4"),
-        ("height", "<i4"),
-        ("width", "<i4"),
+        ("offset", np.int64),
+        ("num_bytes", np.int64),
+        ("status", np.int32),
+        ("interval", np.int32),
+        ("height", np.int32),
+        ("width", np.int32),
         ("reason", f"S{_REASON_BYTES}"),
     ],
     align=True,
@@ -66,8 +66,9 @@ def missing() -> str:
 def transcode(files: Sequence[bytes], *, rewrite: bool) -> list[Transcoded]:
     """Read the compressed data of JPEG files to their ends, and rewrite them or not.
 
-    Every warning of libjpeg's counts as damage. Runs on the calling thread, without the GIL.
-    Memory: twice the files together, and 256 MB for a large progressive file.
+    Every warning of libjpeg's counts as damage, but for two about metadata. Runs on the calling
+    thread, without the GIL. Memory: twice the files together, and 256 MB for a large progressive
+    file.
 
     Args:
         files: The content of each.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_jpegs import grey_jpeg, scan, segment
 
 SOURCES = Path(__file__).resolve().parents[2] / "fastssd" / "native" / "src"
 KERNELS = [
@@ -52,11 +53,35 @@ def write_files(folder):
     return paths
 
 
-@pytest.fixture(scope="module")
-def fuzzer(tmp_path_factory):
-    compiler = shutil.which("gcc")
+def write_unusual_files(folder):
+    """Write sound files of kinds that no encoder writes."""
+    dc, ac = {"0": 0, "10": 11, "110": 15}, {"0": 0x00, "10": 0xF1, "110": 0x0F}
+    large = {"dc": dc, "ac": ac, "quantiser": 65535}
+    ones = "1" * 15
+    beyond = "0" + "101" * 4  # zeros, and a value, beyond the block's last coefficient
+    plain, progressive = (path.read_bytes() for path in write_files(folder)[3:5])
+    stuffed = plain.index(b"\xff\0", plain.index(b"\xff\xda"))
+    second_scan = progressive.index(b"\xff\xda", progressive.index(b"\xff\xda") + 2)
+    contents = [
+        grey_jpeg(scan([f"10{ones[:11]}0" * 100]), size=(80, 80), **large),
+        grey_jpeg(scan([f"110{ones}110{ones}0"] * 40), size=(64, 40), interval=1, **large),
+        grey_jpeg(scan([beyond * 30, beyond * 30]), size=(80, 48), interval=30, **large),
+        grey_jpeg(scan([f"0110{'0' * 15}0"] * 60), size=(48, 80), interval=1, **large),
+        plain[:stuffed] + b"\xff\xff" + plain[stuffed:],
+        plain[:-2] + b"\xff\xd0" + segment(0xFE, b"comment") + b"\xff\xff\xd9",
+        progressive[:second_scan] + b"\xff\xd9",
+    ]
+    paths = [folder / f"unusual{number}.jpg" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+@pytest.fixture(scope="module", params=["gcc", "clang"])
+def fuzzer(tmp_path_factory, request):
+    compiler = shutil.which(request.param)
     if compiler is None:
-        pytest.skip("there is no gcc")
+        pytest.skip(f"there is no {request.param}")
     program = tmp_path_factory.mktemp("fuzz") / "fuzz_decode"
     command = [
         *(compiler, "-std=gnu11", "-O1", "-g", "-fno-sanitize-recover=undefined"),
@@ -67,7 +92,7 @@ def fuzzer(tmp_path_factory):
     ]
     built = subprocess.run(command, capture_output=True, text=True)
     if built.returncode and ("asan" in built.stderr or "jpeglib.h" in built.stderr):
-        pytest.skip(f"gcc cannot build it: {built.stderr.splitlines()[-1]}")
+        pytest.skip(f"{compiler} cannot build it: {built.stderr.splitlines()[-1]}")
     assert built.returncode == 0, built.stderr
     return program
 
@@ -80,3 +105,11 @@ def test_mutated_files_give_pixels_or_a_reason_and_leave_their_neighbours_alone(
     assert run.returncode == 0, run.stderr[-3000:]
     num_damaged = int(run.stdout.split()[0])
     assert 500 < num_damaged < 2000
+
+
+def test_unusual_files_keep_within_their_numbers(fuzzer, tmp_path):
+    run = subprocess.run(
+        [fuzzer, "500", "2", *write_unusual_files(tmp_path)], capture_output=True, text=True
+    )
+
+    assert run.returncode == 0, run.stderr[-3000:]

@@ -1,6 +1,8 @@
 /* No pixel is ever a NaN or an infinity, and nobody looks at floating-point flags: without these
    promises the compiler makes branches of what is a maximum. Sums keep their order. */
+#ifndef __clang__ /* has no such switch */
 #pragma GCC optimize("no-trapping-math", "finite-math-only", "no-signed-zeros")
+#endif
 
 #include "augment.h"
 
@@ -17,7 +19,10 @@
 #define BLUR_ROWS 4
 #define TURN_TILE 16
 #define MIRRORED_BYTES 4096
-#define THREAD_PIXELS ((int64_t)1 << 16) /* fewer are done before another thread has woken */
+/* Fewer are done before another thread has woken; of images that are only flipped, four times so
+   many. Beside busy loader threads a helper costs more than it does. */
+#define THREAD_PIXELS ((int64_t)1 << 16)
+#define FLIPPED_THREAD_PIXELS (4 * THREAD_PIXELS)
 #define HUGE_PAGE ((uintptr_t)2 << 20)
 
 struct step {
@@ -128,19 +133,27 @@ INLINED void blur(const struct batch *batch, int64_t image, struct scratch *scra
     }
 }
 
+#ifdef __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLES /* GCC since 12, clang */
+#endif
+#endif
+
 typedef uint8_t sixteen __attribute__((vector_size(16)));
 
 /* Mirror a row of `side` bytes RGB, five pixels at a time: as many as a shuffle of 16 bytes holds.
    The sixteenth lies before them, and is written over by what comes next. */
 INLINED void mirror_row(uint8_t *restrict to, const uint8_t *restrict row, ptrdiff_t side) {
-    const sixteen backwards = {13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0};
     ptrdiff_t left = side;
+#ifdef SHUFFLES
     for (; left > 5; left -= 5, to += 15) {
         sixteen pixels;
         memcpy(&pixels, row + 3 * left - 16, sizeof pixels);
-        pixels = __builtin_shuffle(pixels, backwards);
+        pixels = __builtin_shufflevector(pixels, pixels, 13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6,
+                                         1, 2, 3, 0);
         memcpy(to, &pixels, sizeof pixels);
     }
+#endif
     for (; left > 0; left--, to += 3)
         memcpy(to, row + 3 * (left - 1), 3);
 }
@@ -262,7 +275,8 @@ int fastssd_augment(const struct fastssd_augmentation *job, int threads) {
     size_t rows = 3 * BLUR_ROWS * stride, before = whole_lines(radius);
     size_t padded_row = before + stride + before + FASTSSD_ROW_UNIT;
     size_t each = planes + spare + rows + padded_row + whole_lines(radius + 1);
-    int64_t worth = 1 + job->num_images * job->side * job->side / THREAD_PIXELS;
+    int64_t worth = 1 + job->num_images * job->side * job->side /
+                            (recolours ? THREAD_PIXELS : FLIPPED_THREAD_PIXELS);
     if (threads > worth)
         threads = (int)worth;
     if (threads > job->num_images)

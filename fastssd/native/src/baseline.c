@@ -3,16 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clones.h"
 #include "huffman.h"
 #include "idct.h"
 #include "jpeg_library.h"
 #include "jpeg_markers.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
 
 /* Zeros behind a segment: a damaged block reads that far before it is seen. */
 #define PADDING 512
@@ -99,10 +94,9 @@ static inline int read_block(struct fastssd_bits *bits, const struct fastssd_huf
                 last = entry ? last : -1;
                 break;
             }
-        } else if (at > 63) {
-            last = -1;
-            break;
         } else {
+            if (at > 63) /* after too many zeros; libjpeg takes it for the last value */
+                at = 63;
             if (block)
                 block[natural_order[at]] = (int16_t)(value * quantisers[at]);
             last = at;
@@ -132,7 +126,7 @@ static inline int needed_block(struct work *work, struct fastssd_bits *bits, int
     const uint16_t *quantisers = work->quantisers[c];
     int stride = work->planes[c].stride, side = work->planes[c].side;
     memset(block, 0, 64 * sizeof *block);
-    block[0] = (int16_t)(dc * quantisers[0]);
+    block[0] = (int16_t)((unsigned)dc * quantisers[0]);
     int last = read_block(bits, work->ac[c], work->pairs[c], quantisers, block);
     if (last < 0)
         return 0;
@@ -150,7 +144,8 @@ static inline int needed_block(struct work *work, struct fastssd_bits *bits, int
 }
 
 /* Decode MCUs first to last, of one segment. Returns 0 if the bits are no blocks. */
-CLONES static int decode_mcus(struct work *work, struct fastssd_bits *bits, int first, int last) {
+FASTSSD_CLONES_V3 static int decode_mcus(struct work *work, struct fastssd_bits *bits, int first,
+                                         int last) {
     const struct fastssd_baseline *image = work->image;
     int dc[3] = {0, 0, 0};
     int row = first / image->mcus_across, column = first % image->mcus_across;
@@ -158,10 +153,11 @@ CLONES static int decode_mcus(struct work *work, struct fastssd_bits *bits, int 
         int needed = work->need[mcu];
         for (int c = 0; c < image->num_components; c++) {
             int h = work->planes[c].h, v = work->planes[c].v, side = work->planes[c].side;
+            int stride = work->planes[c].stride;
             uint8_t *corner = NULL;
             if (needed)
                 corner = work->planes[c].samples +
-                         (int64_t)(row - work->first_row) * v * side * work->planes[c].stride +
+                         (int64_t)(row - work->first_row) * v * side * stride +
                          (int64_t)(column - work->first_column) * h * side;
             for (int b = 0; b < h * v; b++) {
                 int difference;
@@ -170,9 +166,12 @@ CLONES static int decode_mcus(struct work *work, struct fastssd_bits *bits, int 
                     return 0;
                 if (entry >> 8 & 15)
                     dc[c] = (int)((unsigned)dc[c] + (unsigned)difference);
-                uint8_t *out = corner + (b / h) * side * work->planes[c].stride + (b % h) * side;
-                int read = needed ? needed_block(work, bits, c, dc[c], out)
-                                  : read_block(bits, work->ac[c], work->pairs[c], NULL, NULL) >= 0;
+                int read;
+                if (needed)
+                    read = needed_block(work, bits, c, dc[c],
+                                        corner + (b / h) * side * stride + (b % h) * side);
+                else
+                    read = read_block(bits, work->ac[c], work->pairs[c], NULL, NULL) >= 0;
                 if (!read || bits->at > bits->end + 16)
                     return 0;
             }
@@ -185,7 +184,8 @@ CLONES static int decode_mcus(struct work *work, struct fastssd_bits *bits, int 
     return 1;
 }
 
-/* Copy a segment without its stuffing; returns how many bytes stay. */
+/* Copy a segment without its stuffing, where several FF before the zero are one, as for libjpeg;
+   returns how many bytes stay. */
 static size_t unstuff(const uint8_t *from, const uint8_t *end, uint8_t *to) {
     uint8_t *start = to;
     while (from < end) {
@@ -194,6 +194,8 @@ static size_t unstuff(const uint8_t *from, const uint8_t *end, uint8_t *to) {
         memcpy(to, from, count);
         to += count;
         from += count;
+        while (found && from < end && *from == 0xFF)
+            from++;
         if (found && (from == end || *from != 0))
             return (size_t)(to - start) - 1; /* fill bytes before a marker */
         from++;
@@ -202,7 +204,7 @@ static size_t unstuff(const uint8_t *from, const uint8_t *end, uint8_t *to) {
 }
 
 /* Find where each segment starts, and the marker behind the last. Returns 0 if there are not as
-   many as the image has, each with its number. */
+   many as the image has, each with its number, or if the image doesn't end behind them. */
 static int find_segments(const struct fastssd_baseline *image, const uint8_t **starts, int count,
                          char *reason) {
     const uint8_t *at = image->scan;
@@ -212,7 +214,8 @@ static int find_segments(const struct fastssd_baseline *image, const uint8_t **s
         if (image->end - at < 2)
             return fail(reason, "the file ends early");
         int expected = i + 1 < count ? 0xD0 + i % 8 : 0xD9;
-        if (at[1] != expected) {
+        int due = i + 1 < count ? at[1] == expected : fastssd_jpeg_ends(at, image->end);
+        if (!due) {
             snprintf(reason, FASTSSD_REASON,
                      "damaged image data: marker 0x%02x where 0x%02x is due", at[1], expected);
             return 0;
@@ -263,7 +266,9 @@ static int decode_segments(struct fastssd_scratch *scratch, struct work *work,
         int64_t left = (bits.end - bits.at) * 8 + bits.count;
         if (left < 0)
             return fail(reason, "damaged image data: a segment ends early");
-        if (left >= 8 && last == segment_end - 1)
+        /* libjpeg reads up to 7 bytes ahead: at the end it does not see that nothing needs them. */
+        int spare = i + 1 == count ? 64 : 8;
+        if (left >= spare && last == segment_end - 1)
             return fail(reason, "damaged image data: a segment goes on too long");
     }
     transform_waiting(work);

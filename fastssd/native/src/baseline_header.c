@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "baseline.h"
+#include "jpeg_rules.h"
 
 enum { SOF0 = 0xC0, SOF1 = 0xC1, DHT = 0xC4, SOS = 0xDA, DQT = 0xDB, DRI = 0xDD, DNL = 0xDC };
 enum { APP0 = 0xE0, APP14 = 0xEE, APP15 = 0xEF, COM = 0xFE };
@@ -92,6 +93,10 @@ static int layout(struct header *header) {
     } else if (header->h[0] < 1 || header->h[0] > 4 || header->v[0] < 1 || header->v[0] > 4) {
         return 0; /* of no meaning with one component, but an error */
     }
+    /* libjpeg says what is wrong with one too large. */
+    if (image->width > JPEG_MAX_DIMENSION || image->height > JPEG_MAX_DIMENSION ||
+        (int64_t)image->width * image->height > FASTSSD_MAX_PIXELS)
+        return 0;
     image->mcus_across = (image->width + 8 * image->luma_h - 1) / (8 * image->luma_h);
     image->mcus_down = (image->height + 8 * image->luma_v - 1) / (8 * image->luma_v);
     return (int64_t)image->mcus_across * image->mcus_down <= MAX_MCUS;

@@ -9,7 +9,8 @@ int fastssd_huffman_build(struct fastssd_huffman *table, const uint8_t *counts, 
         table->offset[length] = at - code;
         for (int i = 0; i < counts[length - 1]; i++, at++, code++) {
             int symbol = symbols[at];
-            if (code >= 1 << length || (!is_ac && symbol > 15))
+            /* No code is all ones. */
+            if (code + 1 >= 1 << length || (!is_ac && symbol > 15))
                 return 0;
             table->symbols[at] = (uint8_t)symbol;
             if (length > FASTSSD_LOOK)
@@ -56,7 +57,7 @@ static void write_entries(const uint8_t *counts, const uint64_t *seconds, uint64
             for (int bits = 0; bits < 1 << size; bits++, out += count) {
                 int value = bits < middle ? bits - (1 << size) + 1 : bits;
                 uint64_t entry = alone(symbols[at], length, value);
-                const uint64_t *second = seconds + count;
+                const uint64_t *second = seconds ? seconds + count : NULL;
                 if (!seconds)
                     for (int j = 0; j < count; j++)
                         out[j] = entry;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "clones.h"
+
 /* The method of Loeffler, Ligtenberg and Moschytz (ICASSP 1989), as libjpeg's jidctint.c scales
    it: constants of 13 bits, 2 more bits between the passes. */
 enum { FRACTION = 13, BETWEEN = 2 };
@@ -97,9 +99,7 @@ static inline void quarters(const int16_t *in, int step, int out[2]) {
     out[1] = in[0] * 2896 - odd;
 }
 
-#if defined(__x86_64__)
-__attribute__((target_clones("avx2", "default")))
-#endif
+FASTSSD_CLONES_AVX2
 static void small(const int16_t *in, uint8_t *out, int stride, int size) {
     int16_t between[4][8];
     int sums[4];

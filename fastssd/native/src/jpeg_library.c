@@ -4,13 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <jpeglib.h>
+#include "jpeg_rules.h"
 
-#include <jerror.h>
-
-#define MAX_PIXELS ((int64_t)1 << 28)  /* of an image: more are taken for an attack on memory */
-#define MAX_MEMORY (1L << 30)          /* of libjpeg, for one image */
-#define MAX_SCANS 200                  /* of a progressive image: each is a pass over all of it */
+#define MAX_MEMORY (1L << 30) /* of libjpeg, for one image */
 
 struct session {
     struct jpeg_decompress_struct jpeg;
@@ -31,10 +27,8 @@ static void fail(j_common_ptr common) {
 
 /* A warning says that the pixels to come are made up, unless it is about metadata. */
 static void on_message(j_common_ptr common, int level) {
-    if (level >= 0 || common->err->msg_code == JWRN_JFIF_MAJOR ||
-        common->err->msg_code == JWRN_ADOBE_XFORM)
-        return;
-    fail(common);
+    if (level < 0 && !fastssd_is_harmless(common->err->msg_code))
+        fail(common);
 }
 
 static void no_output(j_common_ptr common) { (void)common; }
@@ -63,7 +57,7 @@ static void skip(j_decompress_ptr jpeg, long num_bytes) {
 
 static void on_progress(j_common_ptr common) {
     struct session *session = common->client_data;
-    if (session->jpeg.input_scan_number > MAX_SCANS)
+    if (session->jpeg.input_scan_number > FASTSSD_MAX_SCANS)
         refuse(session, "more scans than any sound image has");
 }
 
@@ -84,7 +78,7 @@ static void open_session(struct session *session, const uint8_t *content, size_t
     session->progress.progress_monitor = on_progress;
     jpeg->progress = &session->progress;
     jpeg_read_header(jpeg, TRUE);
-    if ((int64_t)jpeg->image_width * jpeg->image_height > MAX_PIXELS)
+    if ((int64_t)jpeg->image_width * jpeg->image_height > FASTSSD_MAX_PIXELS)
         refuse(session, "the image is larger than 2^28 pixels");
 }
 
@@ -123,7 +117,9 @@ static void cmyk_to_rgb(const uint8_t *from, int count, uint8_t *to) {
         }
 }
 
-/* Decode `wanted` and what libjpeg adds at its sides; sets *held_x0 to the first column held. */
+/* Decode `wanted` and what libjpeg adds at its sides; sets *held_x0 to the first column held.
+   Where libjpeg smooths blocks by their neighbours it decodes whole rows, so that a pixel does not
+   depend on what is decoded. */
 static uint8_t *read_rows(struct session *session, struct fastssd_scratch *scratch,
                           struct fastssd_rect wanted, int *held_x0, int64_t *stride) {
     j_decompress_ptr jpeg = &session->jpeg;
@@ -132,7 +128,9 @@ static uint8_t *read_rows(struct session *session, struct fastssd_scratch *scrat
     int left = wanted.x0 > 2 ? wanted.x0 - 2 : 0;
     int right = wanted.x1 + 2 < width ? wanted.x1 + 2 : width;
     int top = wanted.y0 > 2 ? wanted.y0 - 2 : 0;
-    if (left > 0 || right < width) {
+    if (!fastssd_is_refined(jpeg)) {
+        left = 0;
+    } else if (left > 0 || right < width) {
         JDIMENSION offset = (JDIMENSION)left, columns = (JDIMENSION)(right - left);
         jpeg_crop_scanline(jpeg, &offset, &columns);
         left = (int)offset;

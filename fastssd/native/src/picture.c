@@ -2,31 +2,30 @@
 
 #include <string.h>
 
-/* The arithmetic of libjpeg's fancy upsampling and of its colour conversion, bit for bit. */
+#include "clones.h"
 
-#define CLONES __attribute__((target_clones("avx2", "default")))
-#if !defined(__x86_64__)
-#undef CLONES
-#define CLONES
-#endif
+/* The arithmetic of libjpeg's fancy upsampling and of its colour conversion, bit for bit. */
 
 #define MARGIN 32 /* bytes behind a row that may be overwritten */
 
 /* 3 * near + far of `count` samples: a column of chroma between two rows, times 4. */
-CLONES static void between_rows(const uint8_t *restrict near, const uint8_t *restrict far,
-                                int count, int16_t *restrict sums) {
+FASTSSD_CLONES_AVX2 static void between_rows(const uint8_t *restrict near,
+                                             const uint8_t *restrict far, int count,
+                                             int16_t *restrict sums) {
     for (int i = 0; i < count; i++)
         sums[i] = (int16_t)(3 * near[i] + far[i]);
 }
 
-CLONES static void widen_sums(const int16_t *restrict sums, int count, uint8_t *restrict to) {
+FASTSSD_CLONES_AVX2 static void widen_sums(const int16_t *restrict sums, int count,
+                                           uint8_t *restrict to) {
     for (int i = 0; i < count; i++) {
         to[2 * i] = (uint8_t)((3 * sums[i] + sums[i - 1] + 8) >> 4);
         to[2 * i + 1] = (uint8_t)((3 * sums[i] + sums[i + 1] + 7) >> 4);
     }
 }
 
-CLONES static void widen_samples(const int16_t *restrict samples, int count, uint8_t *restrict to) {
+FASTSSD_CLONES_AVX2 static void widen_samples(const int16_t *restrict samples, int count,
+                                              uint8_t *restrict to) {
     for (int i = 0; i < count; i++) {
         to[2 * i] = (uint8_t)((3 * samples[i] + samples[i - 1] + 1) >> 2);
         to[2 * i + 1] = (uint8_t)((3 * samples[i] + samples[i + 1] + 2) >> 2);

@@ -5,15 +5,14 @@
    walked through first (`walk.c`). */
 #include "transcode.h"
 
-#include <jerror.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "jpeg_rules.h"
 #include "walk.h"
 
 #define MAX_COEFFICIENT_BYTES (256L << 20)  /* 45 megapixels of 4:4:4, 89 of 4:2:0 */
-#define MAX_SCANS 500                       /* a file of a few kB can ask for hours of scans */
 #define FIRST_ROOM (1 << 16)
 
 int fastssd_bytes_reserve(struct fastssd_bytes *bytes, size_t more) {
@@ -65,14 +64,15 @@ static void fail(j_common_ptr cinfo) {
 
 /* libjpeg only warns of damaged data, fills the rest with grey and goes on. */
 static void warn(j_common_ptr cinfo, int level) {
-    if (level < 0)
+    if (level < 0 && !fastssd_is_harmless(cinfo->err->msg_code))
         fail(cinfo);
 }
 
 static void watch_scans(j_common_ptr cinfo) {
     struct worker *worker = cinfo->client_data;
-    if (cinfo->is_decompressor && worker->in.input_scan_number > MAX_SCANS) {
-        snprintf(worker->reason, sizeof worker->reason, "it has more than %d scans", MAX_SCANS);
+    if (cinfo->is_decompressor && worker->in.input_scan_number > FASTSSD_MAX_SCANS) {
+        snprintf(worker->reason, sizeof worker->reason, "it has more than %d scans",
+                 FASTSSD_MAX_SCANS);
         worker->errors.msg_code = 0;
         longjmp(worker->on_error, 1);
     }
@@ -141,16 +141,6 @@ static int mcus_per_row(j_decompress_ptr cinfo) {
     return (cinfo->image_width + samples * DCTSIZE - 1) / (samples * DCTSIZE);
 }
 
-/* A decoder smooths the blocks of a progressive file that never got all their bits. */
-static int is_refined(j_decompress_ptr cinfo) {
-    if (cinfo->progressive_mode)
-        for (int component = 0; component < cinfo->num_components; component++)
-            for (int k = 0; k < DCTSIZE2; k++)
-                if (cinfo->coef_bits[component][k] != 0)
-                    return 0;
-    return 1;
-}
-
 static void write_coefficients(struct worker *worker, jvirt_barray_ptr *coefficients, int interval) {
     j_compress_ptr out = &worker->out;
     jpeg_copy_critical_parameters(&worker->in, out);
@@ -179,7 +169,7 @@ static int transcode(struct worker *worker, int rewrite, struct fastssd_transcod
     worker->in_is_read = 1;
     if (!rewrite)
         return FASTSSD_SOUND;
-    if (!is_refined(in)) {
+    if (!fastssd_is_refined(in)) {
         snprintf(worker->reason, sizeof worker->reason, "its last scans are missing");
         return FASTSSD_UNSUITED;
     }

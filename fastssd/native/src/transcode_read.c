@@ -65,7 +65,8 @@ static int make_huffman(const JHUFF_TBL *from, struct huffman *to, int largest) 
     for (int length = 1; length <= 16; length++) {
         to->firsts[length] = index - code;
         for (int i = 0; i < from->bits[length]; i++, code++, index++) {
-            if (index >= 256 || code >= 1 << length || from->huffval[index] > largest)
+            if (index >= 256 || code + 1 >= 1 << length || /* no code is all ones */
+                from->huffval[index] > largest)
                 return 0;
             if (length <= LOOK) {
                 int first = code << (LOOK - length);

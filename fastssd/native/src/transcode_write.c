@@ -207,8 +207,10 @@ static uint8_t *put_segment(
             have -= 32;
             uint32_t four = bits >> have;
             if (__builtin_expect(!((~four - 0x01010101u) & four & 0x80808080u), 1)) {
-                uint32_t swapped = __builtin_bswap32(four);
-                memcpy(to, &swapped, 4);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+                four = __builtin_bswap32(four);
+#endif
+                memcpy(to, &four, 4);
                 to += 4;
             } else {
                 for (int shift = 24; shift >= 0; shift -= 8)

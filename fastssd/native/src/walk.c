@@ -6,18 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clones.h"
 #include "refill.h"
 #include "transcode.h"
 #include "walk_looks.h"
 
 #define LOOKS 4    /* of a round; as many blocks may end */
-#define SLACK 4096 /* zeros behind the data: more than a block can take */
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
+#define SLACK 256  /* zeros behind the data, more than a round reads behind its end. Few: in some
+                      files a segment is a block. */
 
 /* A block of an MCU; the last is followed by the first. */
 struct block {
@@ -338,11 +334,11 @@ static inline __attribute__((always_inline)) struct lane *walk_lanes(struct lane
     return done;
 }
 
-CLONES static struct lane *walk_one(struct lane *a, int *sound) {
+FASTSSD_CLONES_V3 static struct lane *walk_one(struct lane *a, int *sound) {
     return walk_lanes(a, a, 0, sound);
 }
 
-CLONES static struct lane *walk_two(struct lane *a, struct lane *b, int *sound) {
+FASTSSD_CLONES_V3 static struct lane *walk_two(struct lane *a, struct lane *b, int *sound) {
     return walk_lanes(a, b, 1, sound);
 }
 

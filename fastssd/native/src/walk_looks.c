@@ -28,7 +28,8 @@ static int make_codes(const JHUFF_TBL *from, struct fastssd_codes *codes, int la
     for (int length = 1; length <= 16; length++) {
         codes->firsts[length] = index - code;
         for (int i = 0; i < from->bits[length]; i++, code++, index++)
-            if (index >= 256 || code >= 1 << length || from->huffval[index] > largest)
+            if (index >= 256 || code + 1 >= 1 << length || /* no code is all ones */
+                from->huffval[index] > largest)
                 return 0;
         codes->ends[length] = code;
         code <<= 1;

@@ -55,8 +55,19 @@ static void round_taps(const double *exact, int num, uint16_t *taps) {
         taps[k] = (uint16_t)(value < 65535 ? value : 65535);
         rest -= taps[k];
     }
-    int value = taps[largest] + rest;
-    taps[largest] = (uint16_t)(value < 65535 ? value : 65535);
+    if (rest >= -taps[largest] && rest <= taps[largest]) {
+        int value = taps[largest] + rest;
+        taps[largest] = (uint16_t)(value < 65535 ? value : 65535);
+        return;
+    }
+    /* Thousands of small taps, whose errors add up: round the sums of the first ones instead. */
+    double sum = 0;
+    for (int k = 0, before = 0; k < num; k++) {
+        sum += exact[k];
+        int here = k + 1 < num ? (int)(sum * ONE + 0.5) : (int)ONE;
+        taps[k] = (uint16_t)(here - before);
+        before = here;
+    }
 }
 
 void fastssd_weights_fill(struct fastssd_weights *weights, void *room, int64_t start,

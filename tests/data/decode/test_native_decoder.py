@@ -157,6 +157,24 @@ def test_a_box_of_one_colour_keeps_it(value):
     assert (out == value).all()
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [
+        *((3000, 3000, 1), (1, 3000, 1), (3000, 1, 1), (2, 30000, 2), (4, 60000, 4), (2, 90000, 3)),
+        *((1, 70000, 1), (1, 131072, 1), (131072, 1, 1), (131072, 2, 2), (900, 700, 1)),
+    ],
+)
+def test_boxes_of_so_many_pixels_that_a_weight_is_next_to_nothing(height, width, size):
+    boxes = boxes_of([0, 0, width, height])
+    noise = picture(height, width, 5, noise=True)
+    flat = np.full((height, width, 3), 100, np.uint8)
+    for decoder in (DECODER, PLAIN):
+        assert (decoder.decode([StoredImage("raw", flat)], boxes, size) == 100).all()
+        out = decoder.decode([StoredImage("raw", noise)], boxes, size)
+        expected = expected_of(noise, boxes[0], size)
+        assert np.abs(out[:, 0].astype(int) - expected).max() <= 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(KINDS, SIDES, SIDES, st.tuples(PLACES, PLACES, st.integers(1, 150), st.integers(1, 150)))
 def test_vector_instructions_change_no_pixel(kind, height, width, box):

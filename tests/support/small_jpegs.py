@@ -1,0 +1,65 @@
+"""JPEG files written bit by bit: kinds that no encoder writes, on which readers have to agree."""
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    """Return a marker with its segment."""
+    return bytes([0xFF, marker]) + (2 + len(payload)).to_bytes(2, "big") + payload
+
+
+def huffman_table(kind_and_slot: int, symbols: dict[str, int]) -> bytes:
+    """Return a DHT segment of symbols by their codes, which are those that T.81 gives in order."""
+    codes = sorted(symbols, key=lambda code: (len(code), code))
+    counts = bytes(sum(len(code) == length for code in codes) for length in range(1, 17))
+    return segment(0xC4, bytes([kind_and_slot]) + counts + bytes(symbols[code] for code in codes))
+
+
+def packed(bits: str) -> bytes:
+    """Return entropy-coded data: filled up with ones, zeros stuffed in."""
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return data.replace(b"\xff", b"\xff\x00")
+
+
+def scan(bits: list[str], *, first: int = 0, last: int = 63) -> bytes:
+    """Return a scan of one component: the bits of each segment between restart markers."""
+    data = b"".join(
+        bytes([0xFF, 0xD0 + (number - 1) % 8]) * (number > 0) + packed(one)
+        for number, one in enumerate(bits)
+    )
+    return segment(0xDA, bytes([1, 1, 0, first, last, 0])) + data
+
+
+def grey_jpeg(
+    scans: bytes,
+    *,
+    size: tuple[int, int],
+    dc: dict[str, int],
+    ac: dict[str, int],
+    quantiser: int = 1,
+    interval: int = 0,
+    progressive: bool = False,
+) -> bytes:
+    """Return a file of one component.
+
+    Args:
+        scans: What `scan` made.
+        size: Height and width.
+        dc: Symbols of the DC coefficients by their codes.
+        ac: Those of the others.
+        quantiser: Of all coefficients.
+        interval: MCUs between restart markers.
+        progressive: Whether it says that it is.
+    """
+    frame = b"\x08" + b"".join(side.to_bytes(2, "big") for side in size) + b"\x01\x01\x11\x00"
+    return b"".join(
+        [
+            b"\xff\xd8",
+            segment(0xDB, b"\x10" + quantiser.to_bytes(2, "big") * 64),
+            segment(0xC2 if progressive else 0xC1, frame),
+            huffman_table(0x00, dc),
+            huffman_table(0x10, ac),
+            segment(0xDD, interval.to_bytes(2, "big")),
+            scans,
+            b"\xff\xd9",
+        ]
+    )
