@@ -158,6 +158,12 @@ def rows_of(index: ClassIndex, ranks: list[int], num_epochs: int) -> list[dict[s
     return rows
 
 
+def files_of(root: Path) -> list[int]:
+    """Return the number of files in each folder of a folder; none where it is no folder."""
+    folders = sorted(path for path in root.glob("*/") if path.is_dir())
+    return [sum(path.is_file() for path in folder.iterdir()) for folder in folders]
+
+
 def _times_better(value: float, other: float, *, lower: bool) -> float | None:
     good, bad = (other, value) if lower else (value, other)
     return round(float(good / bad), 3) if bad else None
@@ -166,11 +172,13 @@ def _times_better(value: float, other: float, *, lower: bool) -> float | None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the simulation, print its rows, write the JSON."""
     options = _parser().parse_args(arguments)
-    if options.data:
-        folders = sorted(path for path in options.data.iterdir() if path.is_dir())
-        counts = [sum(1 for _ in folder.iterdir()) for folder in folders]
-    else:
-        counts = class_counts(100, 500, 100).tolist()
+    counts = files_of(options.data) if options.data else class_counts(100, 500, 100).tolist()
+    least = PER_CLASS * max(options.ranks)
+    if sum(counts) < least:
+        raise SystemExit(
+            f"{options.data}: {len(counts)} folders with {sum(counts)} files; wanted is a folder "
+            f"of each class, and at least {least} images for {max(options.ranks)} ranks"
+        )
     index = ClassIndex(np.repeat(np.arange(len(counts)), counts), len(counts))
     rows = rows_of(index, options.ranks, options.epochs)
     for row in rows:

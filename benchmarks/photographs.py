@@ -7,24 +7,46 @@ pixel; what they lack are edges. Every fourth is 4:4:4, the others 4:2:0.
 """
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
+from resident import free_bytes
+
+from fastssd.data.encode import KEEP, Encoding, encode
+from fastssd.data.jpeg_header import SIGNATURE, read_frame
+from fastssd.data.orientation import UPRIGHT
+from fastssd.data.sources.image_folder import EXTENSIONS
+from fastssd.data.storage.image import RAW
 
 UInt8 = NDArray[np.uint8]
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+LONGEST_SIDE = 4096
+"""Pixels. One larger photograph would cost FFCV's Loader gigabytes; see `too_large_for_ffcv`."""
+MOST_PIXELS = 500_000_000
+"""After so many no further photograph of a folder is taken: 1,000 of iNaturalist's, 41 of a
+phone's."""
+DAMAGED, GREYSCALE, CMYK = "damaged", "greyscale", "CMYK"
+TOO_LARGE = f"too large for FFCV to be measured beside (a side above {LONGEST_SIDE:,} pixels)"
+TURNED, ENCODED = "turned", "encoded"
+"""What became of a file: its Exif orientation was hidden, or it was no JPEG and is one now."""
 SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 SIZES = [(500, 375), (500, 333), (375, 500), (500, 400), (480, 360), (640, 480), (333, 500)]
 """Width and height, those of most of ImageNet's photographs."""
 MOSAIC = (800, 600)
 """Width and height of most of iNaturalist 2018's photographs."""
 _QUALITY = 90
+_NOT_FOR_ALL = {1: GREYSCALE, 4: CMYK}  # by the components of a JPEG file
+_ENDINGS = ", ".join(EXTENSIONS)
+_EXIF, _NO_EXIF = b"Exif\0\0", b"none\0\0"
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +58,69 @@ class Photograph:
         subsampling: Of its chroma: ``4:4:4``, ``4:2:2``, ``4:2:0`` or ``other``.
         width: Pixels.
         height: Pixels.
+        change: From the file it was taken of: ``turned``, ``encoded`` or nothing.
     """
 
     content: bytes
     subsampling: str
     width: int
     height: int
+    change: str = ""
 
     def pixels(self) -> UInt8:
         """Return the (height, width, 3) pixels, by Pillow."""
         return np.asarray(Image.open(io.BytesIO(self.content)).convert("RGB"))
 
 
-def photographs(folder: Path | None, *, count: int = 48) -> list[Photograph]:
-    """Return the photographs below a folder, or synthetic ones.
+class Photographs(list[Photograph]):
+    """Photographs to measure on.
 
-    Greyscale and CMYK files are left out, since not every peer reads them; files that are not JPEG
-    become JPEG of quality 90, 4:2:0.
+    Attributes:
+        left_out: How many images of their folder were looked at and not taken, by the reason.
+    """
+
+    def __init__(self, found: Iterable[Photograph] = ()) -> None:
+        super().__init__(found)
+        self.left_out: Counter[str] = Counter()
+
+
+def photographs(folder: Path | None, *, count: int = 48) -> Photographs:
+    """Return photographs below a folder, or synthetic ones.
+
+    All loaders shall see the same pixels in the same bytes. So damaged files are left out, as are
+    those that not every peer reads: greyscale and CMYK ones, and the very large. Exif orientations,
+    which only some heed, are hidden. Files that are not JPEG become JPEG of quality 90, 4:2:0.
 
     Args:
         folder: With images at any depth; None for synthetic photographs.
-        count: Of the synthetic ones, or the most that are taken of the folder's, evenly spread.
+        count: Of the synthetic ones, or the most that are taken of the folder's, evenly spread;
+            fewer where they have more than `MOST_PIXELS` together.
 
     Raises:
         SystemExit: If the folder has none.
     """
     if folder is None:
-        return [_synthetic(number) for number in range(count)]
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    found = []
-    for place in np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)):
-        photograph = _read(files[place])
-        if photograph is not None:
-            found.append(photograph)
+        return Photographs(_synthetic(number) for number in range(count))
+    names = folder.rglob("*")
+    files = sorted(path for path in names if path.suffix.lower() in EXTENSIONS and path.is_file())
+    found, pixels = Photographs(), 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # it remarks on odd metadata
+        for place in _evenly(len(files)):
+            if len(found) >= count or pixels >= MOST_PIXELS:
+                break
+            photograph = _read(files[place])
+            if isinstance(photograph, str):
+                found.left_out[photograph] += 1
+            else:
+                found.append(photograph)
+                pixels += photograph.width * photograph.height
     if not found:
-        raise SystemExit(f"{folder}: no photographs; endings looked for: {', '.join(ENDINGS)}")
+        reasons = [f"{number:,} {reason}" for reason, number in found.left_out.items()]
+        raise SystemExit(
+            f"{folder}: no photographs; "
+            + (f"left out: {', '.join(reasons)}" if reasons else f"looked for: {_ENDINGS}")
+        )
     return found
 
 
@@ -90,27 +140,66 @@ def mosaics(source: Sequence[Photograph], *, count: int) -> list[Photograph]:
     return result
 
 
-def summary(found: Sequence[Photograph]) -> dict[str, object]:
+def summary(found: Photographs) -> dict[str, object]:
     """Return what the photographs are, for a result's environment."""
     pixels = sum(each.width * each.height for each in found)
     num_bytes = sum(len(each.content) for each in found)
-    kinds = sorted({each.subsampling for each in found})
-    return {
+    result: dict[str, object] = {
         "photographs": len(found),
         "megapixels_each": round(pixels / len(found) / 1e6, 3),
         "bits_per_pixel": round(8 * num_bytes / pixels, 2),
-        "subsampling": {kind: sum(each.subsampling == kind for each in found) for kind in kinds},
+        "subsampling": dict(sorted(Counter(each.subsampling for each in found).items())),
     }
+    result |= Counter(each.change for each in found if each.change)
+    return result | ({"left_out": dict(found.left_out)} if found.left_out else {})
 
 
-def _read(path: Path) -> Photograph | None:
-    with Image.open(path) as image:
-        if image.format != "JPEG":
-            return _encoded(np.asarray(image.convert("RGB")), _QUALITY, "4:2:0")
-        if image.mode != "RGB":
-            return None
-        subsampling = SUBSAMPLINGS.get(get_sampling(image), "other")
-        return Photograph(path.read_bytes(), subsampling, image.width, image.height)
+def too_large_for_ffcv(
+    found: Sequence[Photograph], batch_size: int, *, limit: float = math.inf
+) -> str:
+    """Return why FFCV's Loader cannot be measured on these photographs; empty where it can be.
+
+    It allocates room for the greatest height times the greatest width for every image of five
+    batches. Half of the free memory, or of a limit in bytes if that is less, is what it may have.
+    """
+    height, width = max(each.height for each in found), max(each.width for each in found)
+    needed, free = 5 * batch_size * 3 * height * width, min(free_bytes(), limit)
+    if needed <= free / 2:
+        return ""
+    return (
+        f"FFCV's Loader is left out: {batch_size} photographs a batch, of up to {width:,} x "
+        f"{height:,} pixels, are {needed / 1e9:.0f} GB to it, and {free / 1e9:.0f} GB are free"
+    )
+
+
+def _evenly(number: int) -> NDArray[np.int64]:
+    """Return an order of so many places in which the first few, however many, lie evenly."""
+    return np.argsort(np.arange(number) * _GOLDEN_RATIO % 1)
+
+
+def _read(path: Path) -> Photograph | str:
+    """Return a file's photograph, or why it has none."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(SIGNATURE):
+            frame = read_frame(content)
+            if frame.num_components in _NOT_FOR_ALL:
+                return _NOT_FOR_ALL[frame.num_components]
+            if max(frame.height, frame.width) > LONGEST_SIDE:
+                return TOO_LARGE
+        checked = encode(content, Encoding(jpeg=KEEP))
+        if max(checked.height, checked.width) > LONGEST_SIDE:
+            return TOO_LARGE
+        if checked.image.mode == RAW:
+            return replace(_encoded(checked.image.data, _QUALITY, "4:2:0"), change=ENCODED)
+        change = "" if checked.orientation == UPRIGHT else TURNED
+        if change:
+            content = content.replace(_EXIF, _NO_EXIF)
+        with Image.open(io.BytesIO(content)) as image:
+            subsampling = SUBSAMPLINGS.get(get_sampling(image), "other")
+    except (OSError, ValueError):
+        return DAMAGED
+    return Photograph(content, subsampling, checked.width, checked.height, change)
 
 
 def _synthetic(number: int) -> Photograph:

@@ -1,8 +1,9 @@
 """The same stored JPEG bytes for every loader: a dataset directory, and its bytes as files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,19 @@ def make_dataset(
     """Convert photographs to a dataset directory of format `ffcv`; return its only split."""
     convert(_source(photographs), folder, format="ffcv", jpeg=jpeg)
     return open_dataset(folder).split("train")
+
+
+def make_large_dataset(folder: Path, photographs: Sequence[Photograph], count: int) -> Split:
+    """Store so many images as `make_dataset` does, the photographs in turns, each prepared once."""
+    with TemporaryDirectory(dir=folder.parent) as once:
+        stored = make_dataset(Path(once) / "dataset", photographs[:count]).storage
+        contents = [stored.read(sample).data.tobytes() for sample in range(len(stored))]
+    prepared = [
+        replace(photograph, content=content)
+        for photograph, content in zip(photographs, contents, strict=False)
+    ]
+    in_turns = [prepared[number % len(prepared)] for number in range(count)]
+    return make_dataset(folder, in_turns, jpeg="keep")
 
 
 class _Photographs:

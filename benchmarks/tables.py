@@ -52,7 +52,7 @@ from fastssd.stages.table_manifest import MANIFEST, read_manifest
 NUM_SAMPLES, NUM_CLASSES, TOPK_BYTES = 437_513, 8142, 150_000_000
 BATCH, SIZE = 256, 64
 _KILLS = 3
-_POOL, _POOL_PIXELS = 128, 96
+_POOL, _LEAST_POOL, _POOL_PIXELS = 128, 32, 96
 _SCALE, _STEP = "437,513 x 8,142", "a step"
 
 
@@ -91,16 +91,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _pool(data: Path | None) -> np.ndarray:
-    """Return (n, 2048) float32 features of photographs by a ResNet-50, standardised."""
+    """Return (n, 2048) float32 features of photographs by a ResNet-50, standardised.
+
+    Where photographs are few, of each and of random parts of it.
+    """
+    found = photographs(data, count=_POOL)
+    random = np.random.default_rng(0)
     pixels = []
-    for photograph in photographs(data, count=_POOL):
-        image = torch.from_numpy(photograph.pixels().copy()).permute(2, 0, 1)[None].float() / 255
-        pixels.append(F.interpolate(image, size=(_POOL_PIXELS, _POOL_PIXELS), mode="area"))
+    for photograph in found:
+        whole = photograph.pixels()
+        for number in range(-(-_LEAST_POOL // len(found))):
+            part = _part(whole, random) if number else whole
+            image = torch.from_numpy(part.copy()).permute(2, 0, 1)[None].float() / 255
+            pixels.append(F.interpolate(image, size=(_POOL_PIXELS, _POOL_PIXELS), mode="area"))
     backbone = build_backbone("torchvision/resnet50", seed=0).eval()
     with torch.no_grad():
         features = torch.cat([backbone(part) for part in torch.cat(pixels).split(32)])
     features = (features - features.mean(dim=0)) / (features.std(dim=0) + 1e-6)
     return features.clamp(-3, 3).numpy()
+
+
+def _part(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return a random part of an image, of half its height and width at least."""
+    height, width = (int(np.ceil(side * random.uniform(0.5, 1))) for side in pixels.shape[:2])
+    y, x = (
+        random.integers(pixels.shape[0] - height + 1),
+        random.integers(pixels.shape[1] - width + 1),
+    )
+    return pixels[y : y + height, x : x + width]
 
 
 def _at_scale(folder: Path, num_samples: int) -> list[Row]:
@@ -145,7 +163,9 @@ def _sums_of(manifest: dict[str, dict[str, list[str]]], block: int) -> dict[str,
 
 
 def _finished(command: list[str]) -> dict[str, float | list[float]]:
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"the process that makes a table ended with {done.returncode}; see above")
     result: dict[str, float | list[float]] = json.loads(done.stdout)
     return result
 

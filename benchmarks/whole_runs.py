@@ -8,6 +8,7 @@ Stage I is the same in all; what differs is how often the frozen network is aske
 """
 
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -70,12 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def convert(folder: Path | None, dataset: Path) -> Path:
     """Convert what is trained on; return the dataset directory."""
-    source = ["digits"] if folder is None else [str(folder)]
+    source = ["digits"] if folder is None else [str(folder.resolve())]
     limits = ["--imbalance", "16"] if folder is None else ["--imbalance", "100"]
     limits += ["--max-per-class", "128" if folder is None else "2000"]
     tool = [sys.executable, str(ROOT / "tools" / "convert_dataset.py")]
-    subprocess.run([*tool, *source, str(dataset), *limits], check=True, stdout=subprocess.DEVNULL)
+    finish([*tool, *source, str(dataset), *limits])
     return dataset
+
+
+def finish(command: Sequence[str]) -> None:
+    """Run a command of the project's.
+
+    Raises:
+        SystemExit: If it fails; it has said why.
+    """
+    done = subprocess.run(command, check=False, cwd=ROOT, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise SystemExit(f"ended with {done.returncode}: {shlex.join(command)}")
 
 
 def run(
@@ -89,7 +101,7 @@ def run(
         command = [sys.executable, "-m", "fastssd.train", str(CONFIG), f"output={output}"]
         command += [f"data.path={dataset}", *overrides]
         started = time.perf_counter()
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        finish(command)
         taken = time.perf_counter() - started
         parts = json.loads((output / "report.json").read_text("utf-8"))["seconds"]
         of_teacher.append(sum(sum(parts[folder].values()) for folder in _FOLDERS))
