@@ -23,7 +23,7 @@ import numpy as np
 from harness import Benchmark, Case, Row, Target, interleaved, judged, num_cores, rows_of
 from our_loader import OurLoader, random_resized_crops
 from peers.peer import Int64, Loader
-from photographs import Photograph, photographs, summary
+from photographs import MOST_PIXELS, Photograph, photographs, summary
 
 from fastssd.data.convert import convert
 from fastssd.data.dataset import open_dataset
@@ -59,6 +59,7 @@ TARGETS = [
     Target("fastssd restart", FFCV, at_least=1.2, section=CONVERTING),
 ]
 _READ_BATCH = 64
+_FFCV_PAGE = 8 << 20  # bytes, FFCV's default
 _MAX_LEVELS = 8.0  # that encoding noise again at quality 90 changes it by, on average
 
 
@@ -90,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = photographs(options.data, count=8 if options.quick else 1000 if options.data else 48)
     print(f"photographs: {summary(found)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="fastssd-convert-") as name:
-        photos = make_files(Path(name) / "files", found, 16 if options.quick else 1000)
+        pixels = sum(each.width * each.height for each in found) / len(found)
+        count = min(16 if options.quick else 1000, int(MOST_PIXELS / pixels))
+        photos = make_files(Path(name) / "files", found, count)
         outs = {way: Path(name) / f"out-{number}" for number, way in enumerate(WAYS)}
         cases = [
             Case(
@@ -175,10 +178,13 @@ def ffcv(photos: Photos, beton: Path, threads: int, more: dict[str, Any]) -> Cal
     from torchvision.datasets import ImageFolder
 
     folder = ImageFolder(str(photos.root))
+    # A photograph that does not fit into a page would end a worker, and the writer wait for ever.
+    largest = max(3 * each.width * each.height for each in photos.originals)
+    page_size = max(_FFCV_PAGE, 1 << (largest + 1).bit_length())
 
     def run() -> None:
         fields = {"image": RGBImageField(**more), "label": IntField()}
-        writer = DatasetWriter(str(beton), fields, num_workers=threads)
+        writer = DatasetWriter(str(beton), fields, num_workers=threads, page_size=page_size)
         writer.from_indexed_dataset(folder)
         with beton.open("rb") as file:
             os.fsync(file.fileno())
