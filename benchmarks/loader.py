@@ -12,7 +12,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from cifar_section import cifar_rows
 from crop_check import (
-    CROPS_TO_LOOK_AT,
     difference_from_pillow,
     require_close,
     require_plausible,
+    samples_to_look_at,
 )
 from harness import Benchmark, Case, Row, Target, interleaved, judged, num_cores, rows_of
 from memory_section import memory_rows
 from our_loader import OurLoader, random_resized_crops, shuffled
 from peers.peer import Int64, Loader, add_loader_options, is_measured, on_host
-from photographs import mosaics, photographs, summary
+from photographs import batch_size_for, mosaics, photographs, summary, too_large_for_ffcv
 from steady import Span
 from store import Store, make_store
 
@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     synthetic = min(sizes.photographs, 48)
     found = photographs(options.data, count=sizes.photographs if options.data else synthetic)
     print(f"photographs: {summary(found)}", flush=True)
+    sizes = replace(sizes, batch_size=batch_size_for(found, sizes.batch_size))
     rows: list[Row] = []
     sections = dict(SECTIONS)
     with tempfile.TemporaryDirectory(prefix="fastssd-loader-") as name:
@@ -192,7 +193,10 @@ def make_loaders(
         makers[DALI] = by_dali
         if torch.cuda.is_available():
             makers[DALI_MIXED] = partial(by_dali, device=MIXED)
-    if is_measured("ffcv", options):
+    problem = too_large_for_ffcv(store.photographs, batch_size)
+    if FFCV in wanted and problem:
+        print(problem, flush=True)
+    elif is_measured("ffcv", options):
         from peers.ffcv_loader import FfcvLoader
 
         makers[FFCV] = lambda: FfcvLoader(store.beton, batch_size=batch_size, threads=threads)
@@ -209,8 +213,7 @@ def make_loaders(
 
 def check(loaders: dict[str, Loader], store: Store, batch_size: int, notes: dict[str, str]) -> None:
     """Look at crops of every loader; for ours note how far it is from Pillow."""
-    num_batches = -(-CROPS_TO_LOOK_AT // batch_size)
-    samples = np.resize(store.samples(), num_batches * batch_size)
+    samples = samples_to_look_at(store.photographs, batch_size)
     for name, loader in loaders.items():
         if not isinstance(loader, OurLoader):
             require_plausible(name, loader.batches(samples), store.photographs)

@@ -30,6 +30,8 @@ UInt8 = NDArray[np.uint8]
 
 LONGEST_SIDE = 4096
 """Pixels. One larger photograph would cost FFCV's Loader gigabytes; see `too_large_for_ffcv`."""
+BATCH_PIXELS = 40_000_000
+"""Of a batch that is measured, about: 64 photographs of half a megapixel, 8 of a phone's."""
 MOST_PIXELS = 500_000_000
 """After so many no further photograph of a folder is taken: 1,000 of iNaturalist's, 41 of a
 phone's."""
@@ -154,6 +156,12 @@ def summary(found: Photographs) -> dict[str, object]:
     return result | ({"left_out": dict(found.left_out)} if found.left_out else {})
 
 
+def batch_size_for(found: Sequence[Photograph], most: int) -> int:
+    """Return how many photographs a batch is measured with: fewer of large ones, at least 8."""
+    pixels = sum(each.width * each.height for each in found) / len(found)
+    return min(most, max(8, int(BATCH_PIXELS / pixels)))
+
+
 def too_large_for_ffcv(
     found: Sequence[Photograph], batch_size: int, *, limit: float = math.inf
 ) -> str:
@@ -185,7 +193,7 @@ def _read(path: Path) -> Photograph | str:
             frame = read_frame(content)
             if frame.num_components in _NOT_FOR_ALL:
                 return _NOT_FOR_ALL[frame.num_components]
-            if max(frame.height, frame.width) > LONGEST_SIDE:
+            if max(frame.height, frame.width) > LONGEST_SIDE:  # said before all of it is read
                 return TOO_LARGE
         checked = encode(content, Encoding(jpeg=KEEP))
         if max(checked.height, checked.width) > LONGEST_SIDE:

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from crop_check import (
-    CROPS_TO_LOOK_AT,
     difference_from_pillow,
     require_close,
     require_plausible,
+    samples_to_look_at,
 )
 from harness import Benchmark, Case, Target, interleaved, judged, num_cores, rows_of
 from our_loader import OurLoader, random_resized_crops, shuffled
 from peers.peer import add_loader_options, is_measured
-from photographs import photographs, summary
+from photographs import batch_size_for, photographs, summary, too_large_for_ffcv
 from steady import Span
 from store import Store, make_store
 
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     count, batch_size, counted = (8, 8, 1) if options.quick else (1000, 64, 12)
     found = photographs(options.data, count=count if options.data else min(count, 48))
+    batch_size = batch_size_for(found, batch_size)
     with tempfile.TemporaryDirectory(prefix="fastssd-views-") as folder:
         store = make_store(Path(folder), found)
         cases, levels = _cases(store, batch_size, counted, options)
@@ -102,13 +103,16 @@ def _cases(
             _seconds(lambda: one.host_batches(twice), span.of_parts(2), batch_size / 2),
         ),
     ]
-    if is_measured("ffcv", options):
+    problem = too_large_for_ffcv(store.photographs, 2 * batch_size)
+    if problem:
+        print(problem, flush=True)
+    elif is_measured("ffcv", options):
         from peers.ffcv_loader import FfcvLoader
 
         ffcv = FfcvLoader(
             store.beton, batch_size=batch_size, threads=options.threads, num_pipelines=2
         )
-        seen = np.resize(samples, -(-CROPS_TO_LOOK_AT // batch_size) * batch_size)
+        seen = samples_to_look_at(store.photographs, batch_size)
         for crop in range(2):
             found = ((crops[crop], rows) for crops, rows in ffcv.crops(seen))
             require_plausible(FFCV, found, store.photographs)
