@@ -147,7 +147,7 @@ def measured(part: Part, options: argparse.Namespace) -> dict[str, list[float]]:
         "fastssd": (len(part.images), ours(part)),
         "fastssd on PyTorch's operations": (part.few, by_torch(part)),
         PER_IMAGE: (part.few, torchvision_per_image(part)),
-        PER_BATCH: (len(part.images), torchvision_per_batch(part)),
+        PER_BATCH: (part.few, torchvision_per_batch(part)),
     }
     if kornia is not None:
         ways[KORNIA] = (len(part.images), by_kornia(part))
@@ -309,7 +309,8 @@ def torchvision_in_processes(part: Part) -> Run:
 
 def torchvision_per_batch(part: Part) -> Run:
     """Return torchvision's transforms, called once for all images."""
-    transform, images = torchvision_transform(part.recipe), part.images.permute(0, 3, 1, 2)
+    transform = torchvision_transform(part.recipe)
+    images = part.images[: part.few].permute(0, 3, 1, 2)
     return lambda: transform(images)
 
 

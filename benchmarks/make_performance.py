@@ -19,12 +19,12 @@ from harness import OURS
 from printed import number
 
 ROOT = Path(__file__).resolve().parents[1]
-_ORDER = ["loader", "views", "samplers", "convert", "augment", "step", "tables", "epoch_time"]
+_ORDER = ["loader", "views", "samplers", "convert", "augment", "step", "epoch_time", "tables"]
 _HEAD = """# Performance
 
 Made by `python benchmarks/make_performance.py` from the JSON files in [performance/](performance);
-do not edit. `make bench` measures again and makes it anew, but for `larger_than_memory` and
-`whole_runs`, which take long and are run by hand. Every benchmark runs its peers side by side, on
+do not edit. `make bench` measures again and makes it anew, but for `tables`, `whole_runs` and
+`larger_than_memory`, which are run by hand. Every benchmark runs its peers side by side, on
 one machine and in turns; values are medians, with quartiles. A ratio says how many times better a
 row is than the one that it is compared with: above 1 is better, whatever the unit.
 """

@@ -1,6 +1,6 @@
 r"""Run all benchmarks, write their results to docs/performance/ and make the page of them.
 
-One after the other, since they measure time; about 12 minutes on 2 cores. A benchmark that fails is
+One after the other, since they measure time; about 14 minutes on 2 cores. A benchmark that fails is
 named at the end, and its last result stays.
 
     python benchmarks/run_all.py [--data FOLDER] [--only loader views]
@@ -16,7 +16,7 @@ from pathlib import Path
 from make_performance import main as make_page
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ["loader", "views", "samplers", "convert", "augment", "step", "tables", "epoch_time"]
+NAMES = ["loader", "views", "samplers", "convert", "augment", "step", "epoch_time"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         split = make_store(Path(folder), found).split
         loader = OurLoader(split, AUTO, random_resized_crops(), batch_size, options.threads)
         rows = _loaded(loader, split, num_draws, options.repeats)
-    rows += _planned(options.images, options.classes, min(5, options.repeats))
+    rows += _planned(options.images, options.classes, min(3, options.repeats))
     size = f"{options.images:,} images of {options.classes:,} classes"
     sections = {
         LOADED: f"Images a second through the loader, {num_draws} draws of a long tail (imbalance "
