@@ -77,7 +77,7 @@ class Sizes:
     mosaics: int = 60
     batch_size: int = 64
     ahead: int = 4
-    counted: int = 10
+    counted: int = 8
     compiled: int = 3
 
 
