@@ -29,7 +29,8 @@ from fastssd.data.storage.image import RAW
 UInt8 = NDArray[np.uint8]
 
 LONGEST_SIDE = 4096
-"""Pixels. One larger photograph would cost FFCV's Loader gigabytes; see `too_large_for_ffcv`."""
+"""Pixels. One larger photograph among others would cost FFCV's Loader gigabytes; see
+`too_large_for_ffcv`."""
 BATCH_PIXELS = 40_000_000
 """Of a batch that is measured, about: 64 photographs of half a megapixel, 8 of a phone's."""
 MOST_PIXELS = 500_000_000
@@ -90,8 +91,9 @@ def photographs(folder: Path | None, *, count: int = 48) -> Photographs:
     """Return photographs below a folder, or synthetic ones.
 
     All loaders shall see the same pixels in the same bytes. So damaged files are left out, as are
-    those that not every peer reads: greyscale and CMYK ones, and the very large. Exif orientations,
-    which only some heed, are hidden. Files that are not JPEG become JPEG of quality 90, 4:2:0.
+    those that not every peer reads: greyscale and CMYK ones, and very large ones among others. Exif
+    orientations, which only some heed, are hidden. Files that are not JPEG become JPEG of quality
+    90, 4:2:0.
 
     Args:
         folder: With images at any depth; None for synthetic photographs.
@@ -105,24 +107,31 @@ def photographs(folder: Path | None, *, count: int = 48) -> Photographs:
         return Photographs(_synthetic(number) for number in range(count))
     names = folder.rglob("*")
     files = sorted(path for path in names if path.suffix.lower() in EXTENSIONS and path.is_file())
-    found, pixels = Photographs(), 0
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # it remarks on odd metadata
-        for place in _evenly(len(files)):
-            if len(found) >= count or pixels >= MOST_PIXELS:
-                break
-            photograph = _read(files[place])
-            if isinstance(photograph, str):
-                found.left_out[photograph] += 1
-            else:
-                found.append(photograph)
-                pixels += photograph.width * photograph.height
+    found = _taken(files, count, longest_side=LONGEST_SIDE)
+    if not found and found.left_out[TOO_LARGE]:
+        found = _taken(files, count, longest_side=math.inf)
     if not found:
         reasons = [f"{number:,} {reason}" for reason, number in found.left_out.items()]
         raise SystemExit(
             f"{folder}: no photographs; "
             + (f"left out: {', '.join(reasons)}" if reasons else f"looked for: {_ENDINGS}")
         )
+    return found
+
+
+def _taken(files: Sequence[Path], count: int, *, longest_side: float) -> Photographs:
+    found, pixels = Photographs(), 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # it remarks on odd metadata
+        for place in _evenly(len(files)):
+            if len(found) >= count or pixels >= MOST_PIXELS:
+                break
+            photograph = _read(files[place], longest_side)
+            if isinstance(photograph, str):
+                found.left_out[photograph] += 1
+            else:
+                found.append(photograph)
+                pixels += photograph.width * photograph.height
     return found
 
 
@@ -185,7 +194,7 @@ def _evenly(number: int) -> NDArray[np.int64]:
     return np.argsort(np.arange(number) * _GOLDEN_RATIO % 1)
 
 
-def _read(path: Path) -> Photograph | str:
+def _read(path: Path, longest_side: float) -> Photograph | str:
     """Return a file's photograph, or why it has none."""
     try:
         content = path.read_bytes()
@@ -193,10 +202,10 @@ def _read(path: Path) -> Photograph | str:
             frame = read_frame(content)
             if frame.num_components in _NOT_FOR_ALL:
                 return _NOT_FOR_ALL[frame.num_components]
-            if max(frame.height, frame.width) > LONGEST_SIDE:  # said before all of it is read
+            if max(frame.height, frame.width) > longest_side:  # said before all of it is read
                 return TOO_LARGE
         checked = encode(content, Encoding(jpeg=KEEP))
-        if max(checked.height, checked.width) > LONGEST_SIDE:
+        if max(checked.height, checked.width) > longest_side:
             return TOO_LARGE
         if checked.image.mode == RAW:
             return replace(_encoded(checked.image.data, _QUALITY, "4:2:0"), change=ENCODED)

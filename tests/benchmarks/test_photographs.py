@@ -156,6 +156,16 @@ def test_a_very_large_photograph_is_left_out(tmp_path, kind):
     assert found.left_out == {TOO_LARGE: 1}
 
 
+def test_very_large_photographs_are_taken_where_there_are_no_others(tmp_path):
+    (tmp_path / "large.jpg").write_bytes(encoded(picture(2, LONGEST_SIDE + 1), "JPEG"))
+    (tmp_path / "damaged.jpg").write_bytes(b"nothing")
+
+    found = photographs(tmp_path)
+
+    assert widths(found) == [LONGEST_SIDE + 1]
+    assert found.left_out == {DAMAGED: 1}
+
+
 def test_ffcv_gets_half_of_the_free_memory_at_most(monkeypatch):
     found = [Photograph(b"", "4:2:0", width, height) for width, height in ((400, 30), (30, 500))]
     needed = 5 * 256 * 3 * 400 * 500  # the greatest height times the greatest width
