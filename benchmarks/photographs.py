@@ -177,15 +177,15 @@ def too_large_for_ffcv(
     """Return why FFCV's Loader cannot be measured on these photographs; empty where it can be.
 
     It allocates room for the greatest height times the greatest width for every image of five
-    batches. Half of the free memory, or of a limit in bytes if that is less, is what it may have.
+    batches. Half of the free memory is what it may have, and all of a limit in bytes.
     """
     height, width = max(each.height for each in found), max(each.width for each in found)
-    needed, free = 5 * batch_size * 3 * height * width, min(free_bytes(), limit)
-    if needed <= free / 2:
+    needed, room = 5 * batch_size * 3 * height * width, min(free_bytes() / 2, limit)
+    if needed <= room:
         return ""
     return (
         f"FFCV's Loader is left out: {batch_size} photographs a batch, of up to {width:,} x "
-        f"{height:,} pixels, are {needed / 1e9:.0f} GB to it, and {free / 1e9:.0f} GB are free"
+        f"{height:,} pixels, are {needed / 1e9:.0f} GB to it, and it may have {room / 1e9:.0f} GB"
     )
 
 

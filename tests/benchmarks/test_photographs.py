@@ -173,7 +173,8 @@ def test_ffcv_gets_half_of_the_free_memory_at_most(monkeypatch):
 
     assert too_large_for_ffcv(found, 256) == ""
     assert "257 photographs a batch" in too_large_for_ffcv(found, 257)
-    assert too_large_for_ffcv(found, 256, limit=2 * needed - 2)
+    assert too_large_for_ffcv(found, 256, limit=needed - 1)
+    assert too_large_for_ffcv(found, 256, limit=needed) == ""
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
