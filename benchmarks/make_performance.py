@@ -169,7 +169,7 @@ def targets_of(
 
 def _benchmark(name: str, result: Mapping[str, Any], figure: str) -> list[str]:
     environment = result["environment"]
-    lines = [f"## {name}", "", f"{result.get('description', '')}.".removeprefix("."), ""]
+    lines = [f"## {name}", "", _sentence(result.get("description", "")), ""]
     lines += [_measured_on(environment), "", f"![{name}]({figure})", ""]
     sections = result.get("sections") or {}
     for section in dict.fromkeys(row.get("section", "") for row in result["rows"]):
@@ -181,6 +181,10 @@ def _benchmark(name: str, result: Mapping[str, Any], figure: str) -> list[str]:
         notes = [f"- {_bare(row['name'], row)}: {row['note']}." for row in rows if row.get("note")]
         lines += [*notes, ""] if notes else []
     return lines
+
+
+def _sentence(text: str) -> str:
+    return f"{text.rstrip('.')}." if text else ""
 
 
 def _line(row: Mapping[str, Any]) -> str:
