@@ -22,7 +22,7 @@ from fastssd.data.draws import Draws
 from fastssd.data.images import image_fetch
 from fastssd.data.plans import ClassIndex, Plan
 from fastssd.data.sources.source import Content, OpenedSource
-from fastssd.stages.feeds import finished
+from fastssd.training.batches import finished
 
 SECTION = "CIFAR recipe"
 TEXT = (

@@ -25,7 +25,7 @@ from store import make_store
 from torch import Tensor, nn
 
 from fastssd.data.draws import Draws
-from fastssd.stages.batch import Batch, StageOutput
+from fastssd.methods.batch import Batch, StageOutput
 
 HOST, STAGES, DATA = "host time", "ready batches", "real batches"
 SECTIONS = {

@@ -13,8 +13,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fastssd.agreement import Agreement
-from fastssd.checkpoints import WEIGHTS, save_weights
 from fastssd.config import (
     AugmentConfig,
     BalanceConfig,
@@ -27,17 +25,19 @@ from fastssd.config import (
     ModelConfig,
     TrainingConfig,
 )
-from fastssd.console import Console
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
-from fastssd.environment import set_algorithms
+from fastssd.methods.batch import Batch
 from fastssd.models.compiling import compile_backbones
-from fastssd.stages.batch import Batch
-from fastssd.stages.build import Prepared, prepare
-from fastssd.stages.context import Context
-from fastssd.stages.feeds import Workers
-from fastssd.stages.jobs import jobs_of
-from fastssd.trainer import EpochFeed, StepBatch, Supervision, Trainer
+from fastssd.runtime.build import Prepared, prepare
+from fastssd.runtime.console import Console
+from fastssd.runtime.context import Context
+from fastssd.runtime.environment import set_algorithms
+from fastssd.runtime.jobs import jobs_of
+from fastssd.runtime.stop_signal import Agreement
+from fastssd.training.batches import Workers
+from fastssd.training.checkpoints import WEIGHTS, save_weights
+from fastssd.training.trainer import EpochFeed, StepBatch, Supervision, Trainer
 
 PREFETCH = 4
 """Finished batches that wait for a step, at most."""

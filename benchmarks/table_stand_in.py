@@ -34,14 +34,14 @@ from fastssd.data.draws import Draws
 from fastssd.data.images import LABELS, PIXELS
 from fastssd.data.loader import HostBatch
 from fastssd.models.backbone import Backbone
-from fastssd.stages.context import Context
-from fastssd.stages.feeds import Workers
-from fastssd.stages.networks import BalancedNetwork, FrozenNetwork
-from fastssd.stages.stores import FeaturesStore, Store
-from fastssd.stages.table import Table
-from fastssd.stages.table_rows import EveryView
-from fastssd.stages.tables import teacher_store
-from fastssd.stages.tabulate import tabulated
+from fastssd.models.networks import BalancedNetwork, FrozenNetwork
+from fastssd.runtime.context import Context
+from fastssd.tables.rows import EveryView
+from fastssd.tables.stores import FeaturesStore, Store
+from fastssd.tables.table import Table
+from fastssd.tables.tabulate import tabulated
+from fastssd.tables.wanted import teacher_store
+from fastssd.training.batches import Workers
 
 WIDTH = 2048
 _RANK = 32

@@ -37,17 +37,17 @@ from fastssd.augment.augmentation import AugmentedViews
 from fastssd.config import DistillConfig
 from fastssd.data.draws import Draws
 from fastssd.losses.distillation import TopLogits, top_distillation_loss
+from fastssd.methods.batch import Batch
+from fastssd.methods.distill import DistillStage
+from fastssd.methods.method import Stage
+from fastssd.methods.supervised import FeatureStage
 from fastssd.models.backbones import build_backbone
 from fastssd.models.heads import LinearHead
+from fastssd.models.networks import BalancedNetwork, FrozenNetwork
 from fastssd.models.seeding import seeded
-from fastssd.stages.batch import Batch
-from fastssd.stages.distill import DistillStage
-from fastssd.stages.features import FeatureStage
-from fastssd.stages.feeds import finished
-from fastssd.stages.networks import BalancedNetwork, FrozenNetwork
-from fastssd.stages.stage import Stage
-from fastssd.stages.table import Table, table_files
-from fastssd.stages.table_manifest import MANIFEST, read_manifest
+from fastssd.tables.manifest import MANIFEST, read_manifest
+from fastssd.tables.table import Table, table_files
+from fastssd.training.batches import finished
 
 NUM_SAMPLES, NUM_CLASSES, TOPK_BYTES = 437_513, 8142, 150_000_000
 BATCH, SIZE = 256, 64

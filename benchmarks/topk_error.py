@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from views_trial import Images, all_of, network
 
-from fastssd.checkpoints import load_weights
+from fastssd.core.counter_rng import generator
+from fastssd.core.files import write_atomically
 from fastssd.data.dataset import open_dataset
-from fastssd.files import write_atomically
-from fastssd.keyed import generator
+from fastssd.training.checkpoints import load_weights
 
 CLASSES, TEMPERATURE = 8142, 2.0
 KEPT = (5, 10, 16, 32, 64, 128, 256, 512, 1024, 2048)

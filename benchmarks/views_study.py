@@ -27,8 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when PyTorch is imported
 
 from views_trial import EPOCHS, VARIANTS, prepare, run
 
+from fastssd.core.files import write_atomically
 from fastssd.data.dataset import open_dataset
-from fastssd.files import write_atomically
 
 ROWS = ("II", "III-hard", "III-soft", "IV")
 

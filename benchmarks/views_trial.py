@@ -16,22 +16,22 @@ from fastssd.augment.augmentation import Augmentation, AugmentedViews
 from fastssd.augment.boxes import ResizedCrop
 from fastssd.augment.recipe import Recipe
 from fastssd.augment.recipes import build_recipe
-from fastssd.checkpoints import load_weights, save_weights
 from fastssd.config import BalanceConfig, DistillConfig, FeaturesConfig, TrainingConfig
+from fastssd.core.counter_rng import key_of
+from fastssd.core.files import write_atomically
 from fastssd.data.dataset import Dataset, Split, open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.draws import Draws
 from fastssd.data.plans import ClassIndex, Plan, bind
 from fastssd.evaluation.metrics import accuracies
-from fastssd.files import write_atomically
-from fastssd.keyed import key_of
-from fastssd.learning_rate import learning_rate
 from fastssd.losses.distillation import distillation_loss
+from fastssd.methods.batch import Batch
+from fastssd.methods.supervised import build_feature_stage
 from fastssd.models.backbones import build_backbone
 from fastssd.models.heads import ClassScale, build_head
 from fastssd.models.seeding import seeded
-from fastssd.stages.batch import Batch
-from fastssd.stages.features import build_feature_stage
+from fastssd.training.checkpoints import load_weights, save_weights
+from fastssd.training.learning_rate import learning_rate
 
 Array = NDArray[np.float32]
 Source = Literal["rows", "fresh"]

@@ -23,9 +23,9 @@ from types import FrameType
 
 from fastssd.config import Config
 from fastssd.errors import ConfigError, FastssdError
-from fastssd.launchers import follow_launcher
 from fastssd.recipe_file import load_config
-from fastssd.run_directory import Status, claimed
+from fastssd.runtime.launchers import follow_launcher
+from fastssd.runtime.run_directory import Status, claimed
 
 _SAME_SIGNAL_SECONDS = 3.0
 
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(config: Config) -> int:
     """Run a config's stages in this process."""
-    from fastssd.session import is_main_process
+    from fastssd.runtime.session import is_main_process
 
     signals = Signals()
     follow_launcher()
@@ -92,9 +92,9 @@ def _run(config: Config) -> int:
 
 def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
     """Run a config's stages in a run directory that is this run's, and keep its status."""
-    from fastssd.agreement import Stopped
-    from fastssd.liveness import Liveness, lost_peer
-    from fastssd.session import Session
+    from fastssd.runtime.session import Session
+    from fastssd.runtime.stop_signal import Stopped
+    from fastssd.runtime.watchdog import Liveness, lost_peer
 
     def hung(message: str) -> None:
         status.ended("failed", exit_code=1, error=message)

@@ -18,6 +18,8 @@ from hypothesis import settings
 
 from fastssd.native import library
 
+pytest_plugins = ["run_fixtures"]
+
 # The same examples in every run of continuous integration; new ones are looked for elsewhere.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -52,20 +54,21 @@ log: {every: 2, trace: true}
 
 ZYGOTE = '''
 import json, os, signal, sys, traceback
-import torch, torch._inductor, fastssd.session, fastssd.trainer, fastssd.train
-import fastssd.evaluation.report, fastssd.stages.build as build, fastssd.stages.tabulate as tabulate
+import torch, torch._inductor, fastssd.runtime.session, fastssd.training.trainer, fastssd.train
+import fastssd.evaluation.report
+import fastssd.runtime.build as build, fastssd.tables.tabulate as tabulate
 
 fastssd.evaluation.report.write_figures = lambda *args, **kwargs: []  # they have their own tests
 
 def hook(at):
     """Send this process a signal at a step of a folder, or at a batch of its table."""
-    train_step = fastssd.trainer.Trainer._train_step
+    train_step = fastssd.training.trainer.Trainer._train_step
     def step(self, batches):
         if at["where"] == "step" and self.folder.name == at["folder"]:
             if self.progress.step == at["number"]:
                 os.kill(os.getpid(), at["signal"])
         train_step(self, batches)
-    fastssd.trainer.Trainer._train_step = step
+    fastssd.training.trainer.Trainer._train_step = step
     tabulated, in_order = tabulate.tabulated, tabulate.in_order
     def table(directory, *args, **kwargs):
         def batches(*rest):

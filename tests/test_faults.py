@@ -125,13 +125,13 @@ def test_an_altered_result_is_measured_again(run, arguments, elsewhere, whole):
 def test_where_one_process_hangs_both_end_and_say_where(tmp_path, arguments, elsewhere):
     # Which of the two says so first is chance: the other then has lost it, and `main` returns.
     script = f"""
-import os, sys, threading, fastssd.train, fastssd.trainer
-step = fastssd.trainer.Trainer._train_step
+import os, sys, threading, fastssd.train, fastssd.training.trainer
+step = fastssd.training.trainer.Trainer._train_step
 def hang(self, batches):
     if rank == 1 and self.progress.step == 3:
         threading.Event().wait()
     step(self, batches)
-fastssd.trainer.Trainer._train_step = hang
+fastssd.training.trainer.Trainer._train_step = hang
 code = fastssd.train.main({arguments(tmp_path / "run", *SMALL, "watchdog=12")!r})
 sys.stdout.flush(), sys.stderr.flush()
 os._exit(code)

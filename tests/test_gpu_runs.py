@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from fastssd.augment import executors
 from fastssd.evaluation import report
-from fastssd.trainer import Trainer
+from fastssd.training.trainer import Trainer
 
 WARM_UP = 2
 """Steps that may wait: constants go to the device once, memory is found once."""

@@ -12,17 +12,17 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from fastssd.checkpoints import load_weights, save_weights
+from fastssd.core.files import seal
 from fastssd.data.convert import convert
 from fastssd.data.dataset import open_dataset
 from fastssd.data.sources.sources import open_source
 from fastssd.errors import FastssdError
 from fastssd.evaluation.results import read_stage
-from fastssd.files import seal
 from fastssd.recipe_file import load_config, to_yaml
-from fastssd.resume import CHECKPOINT, Progress, Resume
-from fastssd.stages.table import table_files
-from fastssd.stages.table_manifest import MANIFEST, read_manifest, write_manifest
+from fastssd.tables.manifest import MANIFEST, read_manifest, write_manifest
+from fastssd.tables.table import table_files
+from fastssd.training.checkpoints import load_weights, save_weights
+from fastssd.training.resume import CHECKPOINT, Progress, Resume
 
 NUM_FILES = 200
 RUNS_SOMETHING = ("os.system", "os.exec", "os.spawn", "os.posix_spawn", "subprocess.Popen")

@@ -13,8 +13,8 @@ from PIL import Image
 from fastssd.data.convert import convert
 from fastssd.data.convert_arguments import parse_arguments
 from fastssd.data.sources.sources import open_source
-from fastssd.learning_rate import learning_rate
 from fastssd.recipe_file import differences, load_config
+from fastssd.training.learning_rate import learning_rate
 
 ROOT = Path(__file__).parents[1]
 CIFAR = {

@@ -182,7 +182,7 @@ def _ends(children: list[int], point: Point | None) -> list[int]:
 
 def _count_places(output: Path, point: Point | None, rank: int) -> None:
     """Count the places that this process comes by, and kill it at the point's."""
-    import fastssd.session
+    import fastssd.runtime.session
 
     number = 0
     folder = f"{output}/"
@@ -221,13 +221,13 @@ def _count_places(output: Path, point: Point | None, rank: int) -> None:
             pass_by(f"fsync {name}", tear)
         real(descriptor)
 
-    def asked(session, real=fastssd.session.Session._asked_of_us) -> int:  # noqa: ANN001
+    def asked(session, real=fastssd.runtime.session.Session._asked_of_us) -> int:  # noqa: ANN001
         pass_by("a step or batch")
         return real(session)
 
     sys.addaudithook(audit)
     os.fsync = fsync
-    fastssd.session.Session._asked_of_us = asked
+    fastssd.runtime.session.Session._asked_of_us = asked
     main = fastssd.train._run_claimed
 
     def run(*arguments) -> int:  # noqa: ANN002
@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch._inductor  # noqa: F401 - imported by the first backward pass
 
     import fastssd.evaluation.figures
-    import fastssd.session
+    import fastssd.runtime.session
     import fastssd.train  # noqa: F401 - all of it before any process is forked
     from fastssd.native.library import library
 

@@ -20,22 +20,22 @@ if __spec__ is None:
 
 import torch
 
+from fastssd.core.files import write_atomically
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.soft_labels import class_distribution
-from fastssd.files import write_atomically
 from fastssd.recipe_file import load_config
-from fastssd.stages.build import wanted_table
-from fastssd.stages.context import Context
-from fastssd.stages.feeds import Workers
-from fastssd.stages.table import Table, table_files
-from fastssd.stages.table_audit import audit
-from fastssd.stages.table_journal import read_journals
-from fastssd.stages.table_manifest import Manifest, check_manifest, found_manifest
-from fastssd.stages.table_statistics import Balancing, SoftLabels, soft_labels
-from fastssd.stages.tables import TABLE
-from fastssd.stages.tabulate import wanted_manifest
+from fastssd.runtime.build import wanted_table
+from fastssd.runtime.context import Context
+from fastssd.tables.audit import audit
+from fastssd.tables.class_mass import Balancing, SoftLabels, soft_labels
+from fastssd.tables.journal import read_journals
+from fastssd.tables.manifest import Manifest, check_manifest, found_manifest
+from fastssd.tables.table import Table, table_files
+from fastssd.tables.tabulate import wanted_manifest
+from fastssd.tables.wanted import TABLE
+from fastssd.training.batches import Workers
 
 _MASSES = (0.5, 0.9, 0.99)
 _PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}

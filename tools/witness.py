@@ -61,13 +61,7 @@ CASES = [
 class Stages:
     """How a checkout from before the graph of stages is asked for a case."""
 
-    folders = dict(
-        zip(
-            STAGES,
-            ("1-features", "2-balance", "3-distill", "4-balance", "baseline-ce", "baseline-lws"),
-            strict=True,
-        )
-    )
+    folders = ("1-features", "2-balance", "3-distill", "4-balance", "baseline-ce", "baseline-lws")
     recipe = """
 output: unset
 data: {path: unset, threads: 1, validation: val, decoder: torchvision}
@@ -102,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("after", type=Path)
     parser.add_argument("--only", default="", help="cases whose name has this text: 2-rotation")
     parser.add_argument("--json", type=Path, help="where the table is written")
-    parser.add_argument("--keep", type=Path, help="keep the runs here, and use those that are there")
+    parser.add_argument("--keep", type=Path, help="keep the runs in this folder")
     parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.run:
@@ -129,8 +123,6 @@ def run_cases(checkout: Path, out: Path, only: str) -> int:
     """Train every case in forked processes of this one, which has imported torch once."""
     out.mkdir(parents=True, exist_ok=True)
     children_of(lambda rank: _convert(out / "digits"), 1)
-    import torch._inductor
-    import torch.distributed
 
     import fastssd.train
 
@@ -150,7 +142,8 @@ def run_cases(checkout: Path, out: Path, only: str) -> int:
             print(f"{case}: exit codes {codes}, see {output}.log", file=sys.stderr)
             return 1
         digests[str(case)] = {
-            stage: digest_of(output / folder) for stage, folder in language.folders.items()
+            stage: digest_of(output / folder)
+            for stage, folder in zip(STAGES, language.folders, strict=True)
         }
         print(f"{checkout.name}: {case}", flush=True)
     (out / "digests.json").write_text(json.dumps(digests), encoding="utf-8")
@@ -209,9 +202,7 @@ def digest_of(folder: Path) -> dict[str, str]:
     with safe_open(folder / "weights.safetensors", framework="np") as weights:
         # By what they hold, not by their names: a refactoring may rename a module.
         tensors = sorted(
-            hashlib.sha256(
-                f"{tensor.dtype} {tensor.shape}".encode() + tensor.tobytes()
-            ).hexdigest()
+            hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode() + tensor.tobytes()).hexdigest()
             for tensor in map(weights.get_tensor, weights.keys())
         )
     rows = json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -246,7 +237,7 @@ def compared(before: dict[str, Any], after: dict[str, Any], path: Path | None) -
         differing = [
             f"{stage}: {', '.join(names)}"
             for stage in STAGES
-            if (names := [n for n in before[case][stage] if before[case][stage][n] != after[case][stage][n]])
+            if (names := _differing(before[case][stage], after[case][stage]))
         ]
         rows.append({"case": case, "equal": not differing, "differing": differing})
         print(f"{case:28} {'equal' if not differing else '; '.join(differing)}")
@@ -255,6 +246,10 @@ def compared(before: dict[str, Any], after: dict[str, Any], path: Path | None) -
     if path is not None:
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return int(num_equal < len(rows))
+
+
+def _differing(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [name for name in before if before[name] != after[name]]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastssd.augment.executor import Task, UnavailableError
-from fastssd.buffers import Buffers
+from fastssd.core.buffers import Buffers
 from fastssd.native import library
 
 _MEMORY = -1

@@ -10,8 +10,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastssd import keyed
 from fastssd.augment.recipe import ColourJitter, GaussianBlur, Recipe
+from fastssd.core import counter_rng
 
 Parameters = dict[str, NDArray[np.generic]]
 
@@ -72,7 +72,7 @@ class KeyedDraws:
         self, role: Role, operations: Sequence[Operation], count: int
     ) -> NDArray[np.float64]:
         """Return (operations, B, count) numbers in [0, 1)."""
-        return keyed.uniforms_by_field(
+        return counter_rng.uniforms_by_field(
             self._seed,
             self._stream,
             self._samples,

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastssd import keyed
 from fastssd.augment.executor import Task, UnavailableError
 from fastssd.augment.parameters import KeyedDraws, Role, operation_parameters
 from fastssd.augment.torch_executor import TorchExecutor
+from fastssd.core import counter_rng
 
 _BLOCK = 1024
 """Pixels of a program."""
@@ -112,7 +112,7 @@ class TritonExecutor:
         found = operation_parameters(task.recipe, draws, Role.QUERY)
         parameters = {name: torch.from_numpy(values) for name, values in found.items()}
         shape = (_TRIAL_IMAGES, task.recipe.size, task.recipe.size, 3)
-        images = torch.from_numpy(keyed.generator("trial").integers(0, 256, shape, np.uint8))
+        images = torch.from_numpy(counter_rng.generator("trial").integers(0, 256, shape, np.uint8))
         turns = torch.arange(_TRIAL_IMAGES)
         on_cpu = Task(task.recipe, task.scale, task.shift, torch.device("cpu"))
         expected = TorchExecutor(on_cpu).finish(images, parameters, turns)

@@ -17,8 +17,8 @@ from typing import Any
 
 import xxhash
 
+from fastssd.core.files import sha256_of
 from fastssd.errors import DataError
-from fastssd.files import sha256_of
 
 FILES = "files"
 SMALL = 1 << 28

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.files import check_seal
 from fastssd.data.checksums import check_files
 from fastssd.data.orientation import upright_sizes
 from fastssd.data.storage.files import load_array
 from fastssd.data.storage.formats import STORAGES
 from fastssd.data.storage.storage import Int32, Storage
 from fastssd.errors import ConfigError, DataError
-from fastssd.files import check_seal
 
 Int64 = NDArray[np.int64]
 

@@ -1,7 +1,7 @@
 """The samplers' inner loops over millions of draws: native where built, else the same in NumPy.
 
 Both give the same bits. Native, 10 million draws take a second; the numbers that they are made of
-are NumPy's own (`keyed.generator`) or Philox blocks (`keyed.uniforms`) in either case.
+are NumPy's own (`counter_rng.generator`) or Philox blocks (`counter_rng.uniforms`) in either case.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastssd import keyed
+from fastssd.core import counter_rng
 from fastssd.data.draws import Int64
 from fastssd.native import library
 
@@ -136,7 +136,7 @@ def from_cycles(
     samples = np.empty(len(classes), np.int64)
     threads = len(os.sched_getaffinity(0))
     arrays = (draws, draw_starts, ordinals, starts, counts, order)
-    philox_key = ctypes.c_uint64(keyed.key_of(key, _CYCLE_STREAM))
+    philox_key = ctypes.c_uint64(counter_rng.key_of(key, _CYCLE_STREAM))
     arguments = (*arrays, len(counts), philox_key, ctypes.c_int(threads), samples)
     if _call("fastssd_cycles", *arguments, result=ctypes.c_int):
         raise MemoryError("no memory to shuffle the images of a class")
@@ -178,7 +178,7 @@ def _from_cycles_in_numpy(
     within_segment = np.arange(len(segment)) - pair_starts[segment]
     samples: Int64 = order[starts[pair_classes[segment]] + within_segment]
     cycle_of_image = pair_cycles[segment]
-    chance = keyed.uniforms(key, _CYCLE_STREAM, samples, cycle_of_image, field=0, count=2)
+    chance = counter_rng.uniforms(key, _CYCLE_STREAM, samples, cycle_of_image, field=0, count=2)
     shuffled = samples[np.lexsort((chance[:, 1], chance[:, 0], segment))]
     drawn: Int64 = shuffled[pair_starts[pair_of_draw] + places]
     return drawn

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastssd.buffers import Buffers
+from fastssd.core.buffers import Buffers
 from fastssd.data.damage import Damage, successors
 from fastssd.data.dataset import Split
 from fastssd.data.decode.decoder import DecodeError, Decoder

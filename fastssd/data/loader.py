@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from fastssd.buffers import Buffers
+from fastssd.core.buffers import Buffers
 from fastssd.data.draws import Draws
 from fastssd.data.transfer import packed
 from fastssd.errors import DataError

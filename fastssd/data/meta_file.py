@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.files import CHECKSUM, seal
 from fastssd.data.checksums import FILES, describe_files
 from fastssd.data.subsets import check_no_class_empty
 from fastssd.errors import ConfigError, DataError
-from fastssd.files import CHECKSUM, seal
 
 Progress = Callable[[str, int, int], None]
 """Called with a split's name, the images done and the images to do."""

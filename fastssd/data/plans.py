@@ -15,7 +15,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from fastssd import keyed
+from fastssd.core import counter_rng
 from fastssd.data.class_index import ClassIndex
 from fastssd.data.draw_kernels import running_count
 from fastssd.data.draws import Draws, pack_view, unpack_view
@@ -113,7 +113,9 @@ def bind(draws: Draws, num_views: int, seed: int) -> Draws:
     """
     epochs, repetitions = unpack_view(draws.views)
     samples = draws.samples.ravel()
-    chance = keyed.uniforms(seed, "view offset", samples, np.zeros_like(samples), field=0, count=1)
+    chance = counter_rng.uniforms(
+        seed, "view offset", samples, np.zeros_like(samples), field=0, count=1
+    )
     shift = (chance[:, 0] * num_views).astype(np.int64).reshape(draws.samples.shape)
     return Draws(draws.samples, (epochs + repetitions + shift) % num_views)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastssd import keyed
+from fastssd.core import counter_rng
 from fastssd.data.class_index import ClassIndex
 from fastssd.data.class_weights import Float64, effective_number, inverse_power
 from fastssd.data.draw_kernels import from_cycles, running_count, search, within
@@ -27,7 +27,7 @@ def instance_balanced(
     index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int
 ) -> Int64:
     """Return every sample once, in an order of the epoch's own."""
-    return keyed.generator(seed, stream, "instance", epoch).permutation(len(index))
+    return counter_rng.generator(seed, stream, "instance", epoch).permutation(len(index))
 
 
 def class_balanced(index: ClassIndex, seed: int, stream: str, epoch: int, num_epochs: int) -> Int64:
@@ -124,7 +124,7 @@ def class_cycles(index: ClassIndex, seed: int, stream: str, epoch: int, num_epoc
     Source: RIDE:data_loader/imbalance_data_loaders.py, BalancedSampler, retain_epoch_size.
     """
     classes = _draw_classes(index, np.ones(index.num_classes), seed, stream, epoch)
-    key = keyed.key_of(seed, stream, "class_cycles", epoch)
+    key = counter_rng.key_of(seed, stream, "class_cycles", epoch)
     return _by_cycle(index, classes, running_count(classes), key)
 
 
@@ -141,7 +141,9 @@ def progressive(index: ClassIndex, seed: int, stream: str, epoch: int, num_epoch
     weights = share * len(index) / len(index.present) + (1 - share) * counts
     classes = _draw_classes(index, weights, seed, stream, epoch)
     ordinals = running_count(classes)
-    return _by_cycle(index, classes, ordinals, keyed.key_of(seed, stream, "progressive", epoch))
+    return _by_cycle(
+        index, classes, ordinals, counter_rng.key_of(seed, stream, "progressive", epoch)
+    )
 
 
 def class_aware(
@@ -163,13 +165,13 @@ def class_aware(
     """
     if per_class < 1:
         raise ConfigError(f"per_class={per_class} must be at least 1 image a visit")
-    key = keyed.key_of(seed, stream, "class_aware")
+    key = counter_rng.key_of(seed, stream, "class_aware")
     first, last = epoch * len(index), (epoch + 1) * len(index)
     num_round = per_class * len(index.present)
     classes, ordinals = np.empty(len(index), np.int64), np.empty(len(index), np.int64)
     within_visit = np.tile(np.arange(per_class, dtype=np.int64), len(index.present))
     for number in range(first // num_round, -(-last // num_round)):
-        order = keyed.generator(key, "classes", number).permutation(index.present)
+        order = counter_rng.generator(key, "classes", number).permutation(index.present)
         start = number * num_round
         wanted = slice(max(first, start) - start, min(last, start + num_round) - start)
         rows = slice(start + wanted.start - first, start + wanted.stop - first)
@@ -196,13 +198,13 @@ def _with_replacement(
     index: ClassIndex, weights: Float64, seed: int, stream: str, epoch: int
 ) -> Int64:
     classes = _draw_classes(index, weights, seed, stream, epoch)
-    generator = keyed.generator(seed, stream, "image", epoch)
+    generator = counter_rng.generator(seed, stream, "image", epoch)
     return within(classes, generator, index.starts, index.counts, index.order)
 
 
 def _draw_classes(index: ClassIndex, weights: Float64, seed: int, stream: str, epoch: int) -> Int64:
     """Return N classes with replacement, in proportion to weights; empty classes have none."""
-    generator = keyed.generator(seed, stream, "class", epoch)
+    generator = counter_rng.generator(seed, stream, "class", epoch)
     places = search(weights[index.present], generator, len(index))
     if len(index.present) == index.num_classes:
         return places

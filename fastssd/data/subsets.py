@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.counter_rng import generator
 from fastssd.data.longtail import EXPONENTIAL, class_counts, hold_out, select
 from fastssd.data.sources.source import SPLITS, TEST, TRAIN, VAL, Source
 from fastssd.errors import ConfigError
-from fastssd.keyed import generator
 
 Int64 = NDArray[np.int64]
 

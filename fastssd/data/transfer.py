@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fastssd.buffers import Buffers
+from fastssd.core.buffers import Buffers
 
 _ALONE = 1 << 20
 """Bytes from which an array is copied alone: gathering it with others would cost more."""

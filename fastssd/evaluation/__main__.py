@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastssd.core.files import write_atomically
 from fastssd.errors import ConfigError, FastssdError
-from fastssd.files import write_atomically
 from fastssd.recipe_file import load_config
 
 CONFIG = "config.yaml"
@@ -43,8 +43,8 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
         overrides.append(f"data.test={options.split}")
     config = load_config(run / CONFIG, overrides)
 
-    from fastssd.liveness import Liveness
-    from fastssd.session import Session
+    from fastssd.runtime.session import Session
+    from fastssd.runtime.watchdog import Liveness
 
     with (
         Liveness(config.watchdog, tell=lambda message: None) as liveness,

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from fastssd.core.files import write_atomically
 from fastssd.evaluation.results import Metrics
 from fastssd.evaluation.shots import GROUPS, LIMITS, shot_groups
 from fastssd.evaluation.tables import Row, row_labels
-from fastssd.files import write_atomically
 
 GROUP_COLOURS = {"many": "#0072B2", "medium": "#E69F00", "few": "#CC79A7", "overall": "#000000"}
 

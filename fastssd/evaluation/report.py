@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastssd.core.files import write_atomically
 from fastssd.errors import DataError
 from fastssd.evaluation.damaged_images import read_damaged_images
 from fastssd.evaluation.figures import write_figures
@@ -12,7 +13,6 @@ from fastssd.evaluation.metrics import accuracies, class_accuracies, standard_er
 from fastssd.evaluation.results import METRICS, ResultRow, Run, StageResult, read_metrics, read_run
 from fastssd.evaluation.shots import EXCLUSIVE_GROUPS, GROUPS, LIMITS, shot_groups
 from fastssd.evaluation.tables import error_of, evaluated_on, in_paper_order, percent, row_labels
-from fastssd.files import write_atomically
 
 _NAMED_IMAGES = 5
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.files import check_seal, sha256_of
 from fastssd.errors import DataError
-from fastssd.files import check_seal, sha256_of
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"

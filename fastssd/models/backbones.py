@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from functools import partial
 
+from fastssd.core.registry import unknown_choice
 from fastssd.errors import ConfigError
 from fastssd.models.backbone import Backbone
-from fastssd.models.choices import unknown_choice
 from fastssd.models.cifar_resnet import CifarResNet
 from fastssd.models.plaincnn import PlainCnn
 from fastssd.models.seeding import seeded

@@ -6,7 +6,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from fastssd.models.choices import unknown_choice
+from fastssd.core.registry import unknown_choice
 
 BATCHNORM_MODES = ("frozen", "recalibrated", "batch")
 """Running statistics as trained; running statistics refreshed first (`recalibrate`); each batch's

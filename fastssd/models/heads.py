@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastssd.models.choices import unknown_choice
+from fastssd.core.registry import unknown_choice
 
 NUM_ANGLES = 4
 """0, 90, 180 and 270 degrees."""

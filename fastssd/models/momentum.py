@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fastssd.keyed import generator
+from fastssd.core.counter_rng import generator
 
 NO_LABEL = -1
 """Label of a key that stands for no image: a slot of the queue that was never filled."""

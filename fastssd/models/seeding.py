@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from fastssd.keyed import key_of
+from fastssd.core.counter_rng import key_of
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastssd.core.registry import unknown_choice
 from fastssd.errors import ConfigError
 from fastssd.models.backbone import Backbone
-from fastssd.models.choices import unknown_choice
 
 _TORCHVISION_CLASSES = 1000
 # In train mode these return the logits of auxiliary classifiers beside the features.

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from fastssd import keyed
 from fastssd.augment.boxes import WholeImage
 from fastssd.augment.parameters import (
     KeyedDraws,
@@ -16,6 +15,7 @@ from fastssd.augment.parameters import (
 )
 from fastssd.augment.recipe import ColourJitter, GaussianBlur, Recipe
 from fastssd.augment.recipes import build_recipe
+from fastssd.core import counter_rng
 
 NUM_DRAWS = 20_000
 SAMPLES = np.arange(NUM_DRAWS)
@@ -160,7 +160,9 @@ def test_the_field_of_an_operation_is_its_role_and_its_number(role, field):
     """These numbers decide what a run sees: changing them changes every result."""
     flips = operation_parameters(build_recipe("cifar", 32), DRAWS, role)["flip"]
 
-    numbers = keyed.uniforms(0, "features", SAMPLES, np.full(NUM_DRAWS, 5), field=field, count=1)
+    numbers = counter_rng.uniforms(
+        0, "features", SAMPLES, np.full(NUM_DRAWS, 5), field=field, count=1
+    )
     np.testing.assert_array_equal(flips, numbers[:, 0] < 0.5)
 
 

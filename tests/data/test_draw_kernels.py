@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastssd import keyed
+from fastssd.core import counter_rng
 from fastssd.data import draw_kernels
 from fastssd.data.class_index import ClassIndex
 from fastssd.data.plans import Plan
@@ -94,7 +94,7 @@ def test_a_cycle_is_a_class_sorted_by_its_random_numbers(counts, key, num_draws)
         images = np.flatnonzero(index.labels == label)
         cycle, place = divmod(int(ordinal), len(images))
         views = np.full(len(images), cycle)
-        chances = keyed.uniforms(key, "cycle", images, views, field=0, count=2)
+        chances = counter_rng.uniforms(key, "cycle", images, views, field=0, count=2)
         ranked = sorted(zip(chances.tolist(), images.tolist(), strict=True))
         assert sample == ranked[place][1]
 

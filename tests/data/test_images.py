@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastssd.buffers import Buffers
+from fastssd.core.buffers import Buffers
 from fastssd.data.damage import Damage, successors
 from fastssd.data.dataset import Split
 from fastssd.data.decode.decoder import DecodeError

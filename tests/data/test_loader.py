@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastssd.buffers import Buffers
+from fastssd.core.buffers import Buffers
 from fastssd.data.draws import Draws
 from fastssd.data.loader import prefetched
 from fastssd.errors import DataError

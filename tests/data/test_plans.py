@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastssd import keyed
+from fastssd.core import counter_rng
 from fastssd.data.plans import (
     IMAGES_PER_CLASS_VISIT,
     SAMPLERS,
@@ -161,7 +161,7 @@ class CycleOfImages:
     def __iter__(self):
         cycle = 0
         while True:
-            numbers = keyed.uniforms(
+            numbers = counter_rng.uniforms(
                 self.key, "cycle", self.samples, np.full(len(self.samples), cycle), field=0, count=2
             )
             ranked = sorted(zip(numbers.tolist(), self.samples.tolist(), strict=True))
@@ -171,14 +171,14 @@ class CycleOfImages:
 
 def class_aware_reference(index, seed, stream):
     """ClassAwareSampler.py read line by line: one visit after the other, everything remembered."""
-    key = keyed.key_of(seed, stream, "class_aware")
+    key = counter_rng.key_of(seed, stream, "class_aware")
     present = [label for label in range(index.num_classes) if (index.labels == label).any()]
     images = {
         label: iter(CycleOfImages(np.flatnonzero(index.labels == label), key)) for label in present
     }
     visit = 0
     while True:
-        order = keyed.generator(key, "classes", visit // len(present)).permutation(present)
+        order = counter_rng.generator(key, "classes", visit // len(present)).permutation(present)
         for label in order:
             for _ in range(IMAGES_PER_CLASS_VISIT):
                 yield next(images[label])

@@ -7,7 +7,7 @@ from host_waits import cuda_refuses_waits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastssd.buffers import Buffers
+from fastssd.core.buffers import Buffers
 from fastssd.data.transfer import Transfer, packed, to_device
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -77,8 +77,8 @@ def test_a_damaged_block_is_named_with_exit_code_3(inspect, run, capsys):
 
 
 def test_an_audit_finds_rows_that_the_network_never_said(inspect, run, capsys):
-    from fastssd.stages.table import table_files
-    from fastssd.stages.table_manifest import read_manifest, write_manifest
+    from fastssd.tables.manifest import read_manifest, write_manifest
+    from fastssd.tables.table import table_files
 
     directory = run / "2-balance/table"
     manifest = read_manifest(directory / "manifest.json")
@@ -92,7 +92,7 @@ def test_an_audit_finds_rows_that_the_network_never_said(inspect, run, capsys):
 
 
 def test_an_audit_of_another_networks_table_is_refused_naming_it(inspect, run, capsys):
-    from fastssd.stages.table_manifest import read_manifest, write_manifest
+    from fastssd.tables.manifest import read_manifest, write_manifest
 
     path = run / "4-balance/table/manifest.json"
     manifest = read_manifest(path)

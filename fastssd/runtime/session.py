@@ -1,0 +1,283 @@
+"""One process's part of a run: Accelerate, data and console set up, stages run, report written."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import Tensor
+
+from fastssd.config import Config
+from fastssd.core.files import write_atomically
+from fastssd.data.damage import Damage
+from fastssd.data.dataset import open_dataset
+from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
+from fastssd.errors import ConfigError, DataError
+from fastssd.evaluation.damaged_images import damage_file
+from fastssd.evaluation.report import build_report, write_report
+from fastssd.evaluation.results import RESULT, Run, damaged_files, parse_row, read_stage
+from fastssd.runtime import environment, launchers
+from fastssd.runtime.build import build_stage
+from fastssd.runtime.check import check_run
+from fastssd.runtime.console import Console
+from fastssd.runtime.context import Context
+from fastssd.runtime.hosts import check_hosts
+from fastssd.runtime.jobs import jobs_of
+from fastssd.runtime.pipeline import run_stages
+from fastssd.runtime.rows import measured_rows
+from fastssd.runtime.stop_signal import Agreement, Stopped
+from fastssd.runtime.watchdog import Liveness
+from fastssd.training.batches import Workers
+
+
+def is_main_process() -> bool:
+    """Return whether this process writes what all share; known before anything is set up."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Session:
+    """Everything a process needs to run a config.
+
+    Args:
+        config: The recipe.
+        requested_signal: Returns the number of a signal that asks to stop, or 0.
+        liveness: Told of every step.
+
+    Raises:
+        ConfigError: If config, dataset, machine and processes do not go together.
+        DataError: If the dataset is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        requested_signal: Callable[[], int],
+        liveness: Liveness,
+    ) -> None:
+        self._liveness = liveness
+        self._liveness.doing = f"finding the other processes {launchers.meeting_point()}"
+        environment.set_algorithms(config)
+        launchers.check_passed_on()
+        # The watchdog's second line, in threads of Gloo and NCCL.
+        timeout = timedelta(seconds=config.watchdog + 60) if config.watchdog else _FOR_EVER
+        # Before anything else of Accelerate: a state made earlier would hide the other processes.
+        self._accelerator = Accelerator(
+            mixed_precision=config.precision,
+            gradient_accumulation_steps=1,  # the trainer's own; Accelerate would divide the loss
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(
+                    # Broadcasting a key queue at every step would cost more than the gradients.
+                    broadcast_buffers=False,
+                    # Otherwise gradients are put into other buckets after the first step, where
+                    # three and more processes sum them in another order: also after a resume.
+                    find_unused_parameters=config.deterministic,
+                ),
+                InitProcessGroupKwargs(timeout=timeout),
+            ],
+        )
+        environment.check_processes(self._accelerator)
+        _check_precision(config, self._accelerator.device)
+        environment.check_compiler(config, self._accelerator.device)
+        threads = environment.set_threads(
+            config, num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        )
+        self._config = config
+        self._requested_signal = requested_signal
+        self._agreement = Agreement(self._asked_of_us, timeout=timeout)
+        self._output = Path(config.output)
+        self._console = Console(enabled=self._accelerator.is_main_process)
+        self._context = Context(
+            config=config,
+            dataset=open_dataset(config.data.path),
+            decoder=build_decoder(
+                config.data.decoder, threads=threads, device=self._accelerator.device
+            ),
+            workers=Workers(
+                rank=self._accelerator.process_index,
+                num_processes=self._accelerator.num_processes,
+                threads=threads,
+                prefetch=config.data.prefetch,
+                device=self._accelerator.device,
+                read_ahead=config.data.read_ahead,
+                timeout=config.data.timeout,
+            ),
+            output=self._output,
+            is_main=self._accelerator.is_main_process,
+            autocast=self._accelerator.autocast,
+            reduce=self._sum,
+            barrier=self._accelerator.wait_for_everyone,
+            stop_if_asked=self._stop_if_asked,
+            interrupted=lambda: bool(self._agreement.asked()),
+            damage=self._damage(),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._console.close()
+        # After an error the other processes may be in a collective that never ends: leave at once.
+        if error is None:
+            self._accelerator.end_training()
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+    def run(self, *, on_stage: Callable[[str], None]) -> None:
+        """Run the stages that are not finished, and write the report.
+
+        Args:
+            on_stage: Told the folder of each stage that begins.
+        """
+
+        def begin(folder: str) -> None:
+            self._liveness.doing = f"in {folder}"
+            on_stage(folder)
+
+        self._liveness.doing = "checking the config"
+        check_hosts(self._context, self._accelerator)
+        check_run(jobs_of(self._config), self._context)
+        self._context, kept = self._context.with_images_on_device()
+        if self._context.is_main:
+            content = environment.describe(self._accelerator)
+            write_atomically(
+                self._output / "environment.json", json.dumps(content, indent=2) + "\n"
+            )
+        self._introduce()
+        if kept:
+            self._console.message(kept)
+        run_stages(
+            self._context,
+            accelerator=self._accelerator,
+            console=self._console,
+            agreement=self._agreement,
+            on_stage=begin,
+        )
+        self._liveness.doing = "writing the report"
+        if self._context.is_main:
+            report = write_report(self._output, class_names=self._context.dataset.classes)
+            self._console.table(report["rows"])
+            if num_damaged := len(report["damaged_images"]):
+                self._console.warning(
+                    f"{num_damaged} damaged training images were replaced; report.json lists them"
+                )
+            self._console.message(f"report: {self._output / 'report.md'}")
+        self._context.barrier()
+
+    def evaluate(self, *, only: Path | None = None) -> dict[str, Any]:
+        """Measure the trained stages of the run directory again, and show the table.
+
+        Args:
+            only: Measure this file of weights alone.
+
+        Returns:
+            What `report.json` has: `rows`, `classes` and `train_counts`.
+
+        Raises:
+            DataError: If there is nothing to measure, or the dataset has other classes.
+        """
+        context, _ = self._context.with_images_on_device()
+        stages = []
+        for job in jobs_of(self._config):
+            result = self._output / job.folder / RESULT
+            if not result.exists() or (only is not None and only.parent != result.parent):
+                continue
+            trained = read_stage(result)
+            if damaged := damaged_files(result, trained):
+                raise DataError(
+                    f"{result.parent}: {', '.join(damaged)} is missing or not what the training "
+                    "left there: run the training again, which mends it where it can"
+                )
+            if len(trained.train_counts) != context.num_classes:
+                raise DataError(
+                    f"{context.dataset.path} has {context.num_classes} classes, but "
+                    f"{result.parent} was trained on {len(trained.train_counts)}"
+                )
+            stage = context.on_device(build_stage(job, context))
+            rows = tuple(
+                parse_row(row, context.num_classes)
+                for row in measured_rows(job, stage, context, only=only)
+            )
+            stages.append(dataclasses.replace(trained, rows=rows))
+        if not any(stage.rows for stage in stages):
+            raise DataError(f"{only or self._output}: no weights of a finished stage are here")
+        run = Run(stages=tuple(stages), unfinished=(), train_counts=stages[0].train_counts)
+        report = build_report(run, class_names=context.dataset.classes)
+        self._console.table(report["rows"])
+        return {key: report[key] for key in ("rows", "classes", "train_counts")}
+
+    def _introduce(self) -> None:
+        """Say what is trained on what, and how batches and rates are cut."""
+        config, context = self._config, self._context
+        num_processes = context.workers.num_processes
+        counts = context.train.counts
+        if warning := launchers.overridden(config.precision):
+            self._console.warning(warning)
+        decoder = context.decoder.name
+        if config.data.decoder == FFCV:
+            from fastssd.data.ffcv_loader import NOTICE
+
+            self._console.warning(NOTICE)
+            decoder = FFCV
+        elif notice := fallback_notice(config.data.decoder):
+            self._console.warning(notice)
+        self._console.message(
+            f"{context.dataset.name}: {len(context.train)} training images of "
+            f"{context.num_classes} classes, {counts.max()} to {counts.min()} a class"
+        )
+        self._console.message(
+            f"{num_processes} process(es) on {context.workers.device.type}, precision "
+            f"{config.precision}, decoder {decoder}, {context.workers.threads} decode "
+            f"and {torch.get_num_threads()} compute threads each"
+        )
+        executor = context.augmentation("features").executor(context.workers.device)
+        self._console.message(f"augmentation: {executor}")
+        if config.compile:
+            self._console.message("compiled networks: each stage's first steps wait for them")
+        for name in dict.fromkeys(job.kind for job in jobs_of(config)):
+            section = getattr(config, name)
+            share = section.batch_size // (num_processes * section.accumulate)
+            self._console.message(
+                f"{name}: batch {section.batch_size} = {num_processes} x {section.accumulate} x "
+                f"{share}, learning rate {section.lr} for the whole batch ({section.schedule}), "
+                f"{section.epochs} epochs"
+            )
+
+    def _damage(self) -> Damage | None:
+        """Return where damaged training images are noted, if others may replace them."""
+        if self._config.data.on_error == "raise":
+            return None
+        path = damage_file(self._output, self._accelerator.process_index)
+        return Damage(path, warn=self._console.warning)
+
+    def _asked_of_us(self) -> int:
+        self._liveness.beat()  # Asked at every step, and at every batch of anything else.
+        return self._requested_signal()
+
+    def _stop_if_asked(self) -> None:
+        if number := self._agreement.asked():
+            raise Stopped(number)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return cast(Tensor, self._accelerator.reduce(values, reduction="sum"))
+
+
+_FOR_EVER = timedelta(days=365)
+
+
+def _check_precision(config: Config, device: torch.device) -> None:
+    # Accelerate would train in float32 there and still say fp16.
+    if config.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("precision=fp16 needs a GPU: on the CPU choose bf16 or no")

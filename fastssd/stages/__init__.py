@@ -1,1 +1,0 @@
-"""SSD's stages: which weights learn, from which batches, under which losses."""

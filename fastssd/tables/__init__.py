@@ -1,0 +1,1 @@
+"""What frozen networks said of (sample, view), kept in memory-mapped tables."""

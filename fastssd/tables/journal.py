@@ -1,0 +1,88 @@
+"""Which blocks of an unfinished table are on the disk: one journal for each process that writes.
+
+A line is written once its block is on the disk. Nothing in a journal is believed: a block counts
+only if its content has the checksum that the line names.
+"""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fastssd.core.files import write_atomically
+from fastssd.tables.files import Checksums
+
+_PATTERN = "blocks-*.jsonl"
+_EARLIER = "blocks-earlier.jsonl"
+
+Finished = dict[int, Checksums]
+"""Checksums of finished blocks, by their numbers."""
+
+
+class Journal:
+    """One process's journal, begun anew.
+
+    Args:
+        directory: The table's.
+        rank: This process.
+    """
+
+    def __init__(self, directory: Path, rank: int) -> None:
+        self._file = (directory / f"blocks-{rank:05d}.jsonl").open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def note(self, block: int, checksums: Checksums) -> None:
+        """Note a block that is on the disk, and wait until the note is."""
+        self._file.write(_line(block, checksums).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def read_journals(directory: Path, num_blocks: int) -> Finished:
+    """Return what all journals say; lines that a kill has cut, or that say nothing, are no help."""
+    finished: Finished = {}
+    for path in sorted(directory.glob(_PATTERN)):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                block, checksums = entry["block"], entry["crc32"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue
+            if (
+                isinstance(block, int)
+                and 0 <= block < num_blocks
+                and isinstance(checksums, dict)
+                and all(isinstance(value, str) for value in checksums.values())
+            ):
+                finished[block] = checksums
+    return finished
+
+
+def replace_journals(directory: Path, finished: Finished) -> None:
+    """Put what is known to be right into one journal in place of all that there are."""
+    lines = [_line(block, checksums) for block, checksums in sorted(finished.items())]
+    write_atomically(directory / _EARLIER, "".join(lines))
+    for path in directory.glob(_PATTERN):
+        if path.name != _EARLIER:
+            path.unlink()
+
+
+def remove_journals(directory: Path) -> None:
+    """Remove the journals of a finished table."""
+    for path in directory.glob(_PATTERN):
+        path.unlink()
+
+
+def _line(block: int, checksums: Checksums) -> str:
+    return json.dumps({"block": block, "crc32": checksums}) + "\n"

@@ -1,0 +1,133 @@
+"""Damaged training images: replaced alike everywhere, listed once, never when measuring."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fastssd.data.damage import Damage
+from fastssd.data.decode.decoder import DecodeError
+from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
+from fastssd.data.draws import Draws
+from fastssd.errors import DataError
+from fastssd.evaluation.damaged_images import damage_file, read_damaged_images
+from fastssd.runtime.build import prepare
+
+DAMAGED = (3, 50)
+
+
+class FailingDecoder(TorchvisionDecoder):
+    """Cannot decode images with these pixels."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def decode(self, images, boxes, size, *, out=None, turns=None):
+        out = super().decode(images, boxes, size, out=out, turns=turns)
+        damaged = {
+            position: "is damaged"
+            for position, image in enumerate(images)
+            if any(np.array_equal(image.data, other) for other in self.images)
+        }
+        if damaged:
+            raise DecodeError.of(damaged)
+        return out
+
+
+@pytest.fixture
+def trouble(context):
+    """Return what makes a context in which some images are damaged, and others replace them."""
+
+    def make(*overrides, rank=0, num_processes=1, split="train", replaces=True):
+        made = context(*overrides, rank=rank, num_processes=num_processes)
+        storage = made.dataset.split(split).storage
+        decoder = FailingDecoder([storage.read(sample).data for sample in DAMAGED])
+        warnings = []
+        damage = Damage(damage_file(made.output, rank), warn=warnings.append)
+        made = dataclasses.replace(made, decoder=decoder, damage=damage if replaces else None)
+        return made, warnings
+
+    return make
+
+
+def pixels_by_draw(feed):
+    """Return the checksum of every draw of an epoch, and its label."""
+    found = {}
+    for batch in feed.epoch(0):
+        for i, (sample, view) in enumerate(
+            zip(batch.draws.samples.tolist(), batch.draws.views.tolist(), strict=True)
+        ):
+            found[sample, view] = (int(batch.checksums[i]), int(batch.labels[i]))
+    return found
+
+
+def test_processes_and_resumed_runs_replace_alike_and_list_each_image_once(trouble, job_of):
+    def epoch(**share):
+        made, warnings = trouble("features.batch_size=8", **share)
+        return pixels_by_draw(prepare(job_of(made, "1-features"), made).feed), warnings, made
+
+    whole, warnings, made = epoch()
+    assert len(warnings) == len(DAMAGED)
+    assert len(whole) > len(made.train) - 8
+    for file in made.output.glob("damaged-images-*"):
+        file.unlink()
+
+    parts = [epoch(rank=rank, num_processes=2)[0] for rank in range(2)]
+    assert parts[0] | parts[1] == whole
+    again, later_warnings, _ = epoch(rank=0, num_processes=2)
+    assert again == parts[0]
+    assert later_warnings == []
+
+    listed = read_damaged_images(made.output)
+    assert [entry["sample"] for entry in listed] == list(DAMAGED)
+    for entry in listed:
+        labels = made.train.labels
+        assert labels[entry["replaced_by"]] == labels[entry["sample"]]
+        assert entry["file"] == made.train.describe(entry["sample"])
+
+
+def test_a_draw_shows_the_same_replacement_to_teacher_and_student(trouble):
+    made, _ = trouble()
+    augmentation = made.augmentation("distill")
+    draws = Draws(np.array([DAMAGED[0], 7, DAMAGED[1]]), np.array([2, 0, 1]))
+
+    in_table = made.images(made.train, augmentation)(draws)
+    in_training = made.images(made.train, augmentation)(draws[np.array([2, 0])])
+
+    assert torch.equal(in_table["pixels"][:, [2, 0]], in_training["pixels"])
+    assert in_table["labels"].tolist() == made.train.labels[draws.samples].tolist()
+
+
+def test_without_leave_to_replace_the_run_ends_naming_file_and_sample(trouble, job_of):
+    made, _ = trouble(replaces=False)
+    feed = prepare(job_of(made, "1-features"), made).feed
+
+    with pytest.raises(DataError, match=rf"\(sample ({DAMAGED[0]}|{DAMAGED[1]}) of train\)"):
+        pixels_by_draw(feed)
+
+
+def test_images_that_are_measured_are_never_replaced(trouble, job_of):
+    made, warnings = trouble(split="test")
+    stage = prepare(job_of(made, "1-features"), made).stage
+
+    with pytest.raises(DataError, match=r"sample \d+ of test"):
+        made.count(stage, "test")
+    assert warnings == []
+
+
+def test_images_kept_on_the_device_make_the_same_epoch(context, job_of):
+    from fastssd.data.device_images import kept_on_device
+
+    host = context()
+    splits = [host.dataset.split(name) for name in ("train", "test")]
+    images, line = kept_on_device(splits, host.workers.device, "always")
+    kept = dataclasses.replace(host, device_images=images)
+    assert line.startswith("images of train, test on the device: 0.00 GB")
+
+    epochs = [prepare(job_of(made, "1-features"), made).feed.epoch(0) for made in (host, kept)]
+
+    for one, other in zip(*epochs, strict=True):
+        assert torch.equal(one.query, other.query)
+        assert torch.equal(one.checksums, other.checksums)
+        assert torch.equal(one.labels, other.labels)
