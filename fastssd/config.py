@@ -5,7 +5,7 @@ pixels, batch sizes in images per optimizer step over all processes together.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from fastssd.errors import ConfigError
 
@@ -43,15 +43,15 @@ class DataConfig:
     """The split that the report's rows are measured on, once, after training."""
 
     def __post_init__(self) -> None:
-        _named("data", self, "path")
-        _at_least("data", self, threads=0, prefetch=0, read_ahead=0)
+        _named(self, "path")
+        _at_least(self, threads=0, prefetch=0, read_ahead=0)
         if not self.timeout > 0:
-            raise ConfigError(f"data.timeout={self.timeout} must be positive")
+            raise ConfigError(f"timeout={self.timeout} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What the networks see of an image; the names are those of fastssd/augment/recipes.py."""
+    """What the networks see of an image; names are those of fastssd/augment/recipes.py."""
 
     size: int
     """Side of the square that the networks see."""
@@ -59,44 +59,42 @@ class AugmentConfig:
     """Subtracted from each channel in [0, 1]; the default is ImageNet's."""
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     """Each channel is divided by this afterwards."""
-    query: str = "imagenet"
-    """Recipe of training images."""
+    train: str = "imagenet"
+    """Augmentation of training images."""
     key: str = "moco_v2"
-    """Recipe of the momentum encoder's images (instance discrimination only)."""
+    """Augmentation of the momentum encoder's images (instance discrimination only)."""
     test: str = "center"
-    """Recipe of images that are evaluated."""
+    """Augmentation of images that are evaluated."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
-                raise ConfigError(f"augment.{name} needs three numbers, one a channel")
+                raise ConfigError(f"{name} needs three numbers, one a channel")
         if min(self.std) <= 0:
-            raise ConfigError(f"augment.std={list(self.std)} must be positive")
-        _at_least("augment", self, size=1)
+            raise ConfigError(f"std={list(self.std)} must be positive")
+        _at_least(self, size=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The network of stages I and III."""
+    """The network; a stage's block may differ from the recipe's in `model`."""
 
     backbone: str = "resnet32"
     """`resnet8` to `resnet110` (CIFAR's), `torchvision/NAME`, `timm/NAME` or `plaincnn`."""
-    head: Literal["linear", "cosine"] = "linear"
-    """The classifier on the backbone's feature."""
+    head: str = "linear"
+    """The classifier on the backbone's feature, where a stage names none: `linear` or `cosine`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How long and how fast weights learn: common to all stages."""
+class Budget:
+    """How long and how fast weights learn."""
 
     epochs: int
-    """Passes over as many draws as there are training images."""
+    """An epoch is as many draws as there are training images."""
     batch_size: int
     """Images per optimizer step over all processes and micro-batches."""
     lr: float
     """Peak learning rate, for this batch size."""
-    plan: str = "instance"
-    """The sampler, with its options after a colon: `class_aware:per_class=2` (docs/plans.md)."""
     momentum: float = 0.9
     """Of SGD."""
     nesterov: bool = False
@@ -110,136 +108,61 @@ class TrainingConfig:
     warmup_epochs: int = 0
     """Epochs of linear warm-up from a third of the rate (BBN's)."""
     milestones: list[int] = field(default_factory=list)
-    """1-based epochs from which the rate is lower (`multistep`)."""
+    """1-based epochs from which the rate is lower (`multistep`). Where `epochs` alone is
+    overridden, milestones and warm-up are scaled with it."""
     decay: float = 0.1
     """What each milestone multiplies the rate by."""
     accumulate: int = 1
     """Micro-batches per optimizer step."""
 
-    def _check(self, section: str) -> None:
-        _at_least(section, self, epochs=1, batch_size=1, accumulate=1, warmup_epochs=0)
-        _at_least(section, self, momentum=0, weight_decay=0, decay=0)
-        _at_most(section, self, epochs=MAX_EPOCHS, momentum=1)
+    def __post_init__(self) -> None:
+        _at_least(self, epochs=1, batch_size=1, accumulate=1, warmup_epochs=0)
+        _at_least(self, momentum=0, weight_decay=0, decay=0)
+        _at_most(self, epochs=MAX_EPOCHS, momentum=1)
         if not self.lr > 0:
-            raise ConfigError(f"{section}.lr={self.lr} must be positive")
+            raise ConfigError(f"lr={self.lr} must be positive")
         if self.milestones and self.schedule != "multistep":
             raise ConfigError(
-                f"{section}.milestones is set but {section}.schedule={self.schedule}: "
-                f"write {section}.schedule: multistep"
+                f"milestones={list(self.milestones)} but schedule={self.schedule}: write "
+                "schedule: multistep"
             )
         if self.schedule == "multistep" and not self.milestones:
-            raise ConfigError(f"{section}.schedule=multistep needs {section}.milestones")
+            raise ConfigError("schedule=multistep needs milestones")
         if self.milestones and min(self.milestones) < 1:
+            raise ConfigError(f"milestones={list(self.milestones)}: the first epoch is number 1")
+        if self.milestones and max(self.milestones) > self.epochs:
             raise ConfigError(
-                f"{section}.milestones={list(self.milestones)}: the first epoch is number 1"
+                f"milestones={list(self.milestones)} lie beyond the {self.epochs} epochs"
             )
         if self.nesterov and self.momentum == 0:
-            raise ConfigError(f"{section}.nesterov needs {section}.momentum above 0")
+            raise ConfigError("nesterov=true needs momentum above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesConfig(TrainingConfig):
-    """Stage I, and with task `none` the CE baseline on the same budget."""
+class TableConfig:
+    """What tables hold, where a method's file does not say otherwise (docs/tables.md)."""
 
-    epochs: int = 90
-    batch_size: int = 256
-    lr: float = 0.1
-    task: Literal["none", "rotation", "instance"] = "rotation"
-    """The self-supervised task beside cross-entropy."""
-    task_weight: float = 1.0
-    """alpha_2 of the paper's equation 1."""
-    forward: Literal["joint", "separate"] = "joint"
-    """Whether BatchNorm sees upright and rotated images as one batch or as two."""
-    queue: int = 65_536
-    """Keys kept as negatives (instance). Paper 4.2.1; the reference code's default is 115,712."""
-    temperature: float = 0.2
-    """tau of the paper's equation 2 (instance)."""
-    encoder_momentum: float = 0.999
-    """m of the momentum encoder (instance)."""
-    embedding: int = 128
-    """Width of the projected vectors (instance)."""
-    mask_same_class: bool = False
-    """Leave keys of the query's own class out of the negatives, as the reference code does."""
-    shuffle_keys: bool = True
-    """Deal keys to other processes, so that BatchNorm can't tell a query's own key."""
-
-    def __post_init__(self) -> None:
-        self._check("features")
-        _at_least("features", self, queue=1, embedding=1, task_weight=0, encoder_momentum=0)
-        _at_most("features", self, encoder_momentum=1)
-        if not self.temperature > 0:
-            raise ConfigError(f"features.temperature={self.temperature} must be positive")
-        if self.task == "instance" and self.queue < self.batch_size:
-            raise ConfigError(
-                f"features.queue={self.queue} must hold at least one batch of "
-                f"features.batch_size={self.batch_size} keys"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BalanceConfig(TrainingConfig):
-    """Stages II and IV and the LWS baseline: one scale a class, everything else frozen."""
-
-    epochs: int = 5
-    batch_size: int = 512
-    lr: float = 0.2
-    plan: str = "class_aware"
-    source: Literal["table", "images"] = "table"
-    """Whether the frozen network's logits are read from a table or made from images anew."""
-
-    def __post_init__(self) -> None:
-        self._check("balance")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig(TrainingConfig):
-    """Stage III: a fresh network under hard labels on one head and soft labels on the other."""
-
-    epochs: int = 90
-    batch_size: int = 256
-    lr: float = 0.1
-    temperature: float = 2.0
-    """T of the paper's equation 4."""
-    hard_weight: float = 1.0
-    """lambda_1, of the hard head's cross-entropy."""
-    soft_weight: float = 1.0
-    """lambda_2, of the soft head's distillation."""
-    teacher: Literal["table", "online"] = "table"
-    """Whether the teacher's logits are read from a table or the teacher runs at every step."""
-
-    def __post_init__(self) -> None:
-        self._check("distill")
-        _at_least("distill", self, hard_weight=0, soft_weight=0)
-        if not self.temperature > 0:
-            raise ConfigError(f"distill.temperature={self.temperature} must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrozenConfig:
-    """The frozen networks of stages II to IV and the tables of what they say."""
-
-    batchnorm: Literal["frozen", "recalibrated", "batch"] = "frozen"
-    """Running statistics; those refreshed by one class-balanced pass; or each batch's own."""
     views: int = 0
-    """Views of each image that stages II and III share; 0: one for each of stage III's epochs."""
-    dtype: Literal["float32", "float16"] = "float16"
-    """Of a table's logits or features."""
+    """Views of each image; 0: one for each epoch of the stage that reads the table longest."""
     store: Literal["logits", "features", "topk"] = "logits"
-    """What a table holds; `topk` is stage III's alone (docs/tables.md)."""
+    """`logits`; `features`, smaller where there are more classes than features; `topk`: a
+    teacher's largest logits with the mass of the others, for distillation only."""
+    dtype: Literal["float32", "float16"] = "float16"
+    """Of logits or features."""
     topk: int = 0
-    """Logits that a `topk` table keeps of each image; 0: as many as `table_bytes` has room for, or
-    as `kept_mass` asks for."""
-    table_bytes: int = 0
+    """Logits that a `topk` table keeps of each image; 0: as many as `bytes` has room for, or as
+    `kept_mass` asks for."""
+    bytes: int = 0
     """Size of a `topk` table at most, over all its views; 0: as `kept_mass` asks for."""
     kept_mass: float = 0.9
     """Mean share of the softened teacher that the kept logits of a `topk` table have."""
 
     def __post_init__(self) -> None:
-        _at_least("frozen", self, views=0, topk=0, table_bytes=0)
+        _at_least(self, views=0, topk=0, bytes=0)
         if not 0 < self.kept_mass <= 1:
-            raise ConfigError(f"frozen.kept_mass={self.kept_mass} must be above 0 and at most 1")
-        if self.topk and self.table_bytes:
-            raise ConfigError("frozen.topk and frozen.table_bytes both say how many logits to keep")
+            raise ConfigError(f"kept_mass={self.kept_mass} must be above 0 and at most 1")
+        if self.topk and self.bytes:
+            raise ConfigError("topk and bytes both say how many logits to keep: give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +175,7 @@ class EvaluationConfig:
     """Epochs between evaluations on the validation split."""
 
     def __post_init__(self) -> None:
-        _at_least("evaluation", self, batch_size=1, every=1)
+        _at_least(self, batch_size=1, every=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,21 +188,41 @@ class LogConfig:
     """Also write digests of every step's draws and pixels, and its losses, to trace.jsonl."""
 
     def __post_init__(self) -> None:
-        _at_least("log", self, every=1)
+        _at_least(self, every=1)
+
+
+def _default_budgets() -> dict[str, Budget]:
+    return {
+        "scratch": Budget(epochs=90, batch_size=256, lr=0.1),
+        "classifier": Budget(epochs=5, batch_size=512, lr=0.2),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A recipe, complete for all stages of a run."""
+    """A recipe: everything about a dataset, and which methods are trained on it."""
 
     output: str
     """The run directory."""
     data: DataConfig
     augment: AugmentConfig
     model: ModelConfig = field(default_factory=ModelConfig)
+    methods: list[Any] = field(default_factory=lambda: ["ce", "lws", "ssd"])
+    """Names of `configs/methods/`, files of your own, or variants: `{name: ssd_no_task, base: ssd,
+    I.task.kind: none}`."""
+    budgets: dict[str, Budget] = field(default_factory=_default_budgets)
+    """By the names that methods use: `scratch` to train a network, `classifier` to re-balance one."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What this dataset asks of methods: `ldam_drw.model.loss.max_margin: 0.3`."""
+    tables: TableConfig = field(default_factory=TableConfig)
+    batchnorm: Literal["frozen", "recalibrated", "batch"] = "frozen"
+    """Statistics of frozen networks: as trained; refreshed by one class-balanced pass; or each
+    batch's own, as in the reference code (from images only)."""
     seed: int = 0
+    seeds: list[int] = field(default_factory=list)
+    """Repeat everything with each of these seeds; empty: with `seed` alone."""
     deterministic: bool = False
-    """Bits repeat on the same device type, threads, processes and versions; may be slower."""
+    """The same command on the same kind of machine ends with the same bits; may be slower."""
     precision: Literal["no", "fp16", "bf16"] = "no"
     """Of the networks' forward passes; `no` is float32."""
     compile: bool = False
@@ -290,59 +233,40 @@ class Config:
     watchdog: int = 600
     """Seconds without any progress, in this process or another that it waits for, after which it
     ends with a message; 0: never. More than the longest step, compilation and report take."""
-    stages: list[str] = field(default_factory=lambda: ["I", "II", "III", "IV"])
-    """SSD's stages to run; each needs those before it."""
-    baselines: list[str] = field(default_factory=lambda: ["CE", "LWS"])
-    """Baselines to train beside them on stage I's and II's budget."""
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    balance: BalanceConfig = field(default_factory=BalanceConfig)
-    distill: DistillConfig = field(default_factory=DistillConfig)
-    frozen: FrozenConfig = field(default_factory=FrozenConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    published: dict[str, Any] = field(default_factory=dict)
+    """Published accuracies by row, for the report: `SSD IV: 46.0`, or a list of many, medium, few
+    and all classes."""
 
     def __post_init__(self) -> None:
-        _named("", self, "output")
-        _at_least("", self, compute_threads=0, watchdog=0)
-        order = ["I", "II", "III", "IV"]
-        if self.stages != order[: len(self.stages)]:
-            raise ConfigError(
-                f"stages={self.stages} must be {order} or its beginning: each stage stands on "
-                "those before it"
-            )
-        if self.baselines not in ([], ["CE"], ["CE", "LWS"]):
-            raise ConfigError(f"baselines={self.baselines} must be [], [CE] or [CE, LWS]")
-        if self.frozen.batchnorm == "batch":
-            for key, value, needed in (
-                ("balance.source", self.balance.source, "images"),
-                ("distill.teacher", self.distill.teacher, "online"),
-            ):
-                if value != needed:
-                    raise ConfigError(
-                        f"frozen.batchnorm=batch makes an image's logits depend on its batch, so "
-                        f"no table can hold them: set {key}={needed}, or frozen.batchnorm to "
-                        "frozen or recalibrated"
-                    )
+        _named(self, "output")
+        _at_least(self, compute_threads=0, watchdog=0)
+        if not self.methods:
+            raise ConfigError("methods=[] trains nothing: name methods, such as [ce, lws, ssd]")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"seeds={list(self.seeds)} has a seed twice")
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds that are trained."""
+        return list(self.seeds) or [self.seed]
 
 
-def _at_least(section: str, values: object, **minima: int) -> None:
+def _at_least(values: object, **minima: int) -> None:
     for name, minimum in minima.items():
         value = getattr(values, name)
         if value < minimum:
-            raise ConfigError(f"{_key(section, name)}={value} must be at least {minimum}")
+            raise ConfigError(f"{name}={value} must be at least {minimum}")
 
 
-def _at_most(section: str, values: object, **maxima: int) -> None:
+def _at_most(values: object, **maxima: int) -> None:
     for name, maximum in maxima.items():
         value = getattr(values, name)
         if value > maximum:
-            raise ConfigError(f"{_key(section, name)}={value} must be at most {maximum}")
+            raise ConfigError(f"{name}={value} must be at most {maximum}")
 
 
-def _named(section: str, values: object, name: str) -> None:
+def _named(values: object, name: str) -> None:
     if not getattr(values, name):
-        raise ConfigError(f"{_key(section, name)} is empty: name a directory")
-
-
-def _key(section: str, name: str) -> str:
-    return f"{section}.{name}" if section else name
+        raise ConfigError(f"{name} is empty: name a directory")

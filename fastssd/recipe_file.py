@@ -1,244 +1,460 @@
-"""Reading a recipe: a YAML file and `key=value` overrides become a checked Config."""
+"""Reading what a user writes: a recipe, the files of its methods, and `key=value` over both.
 
-import dataclasses
-import difflib
-import typing
-from collections.abc import Iterator, Sequence
+Precedence, from the weakest: a method's file, the recipe's `options`, an inline variant, the
+command line. Nothing here imports PyTorch; what a method's own keys may be is known to its class
+(`fastssd.runtime.graph` asks it).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from fastssd.config import Config
+from fastssd.config import Budget, Config
+from fastssd.core import schema
+from fastssd.core.tree import (
+    Leaf,
+    Tree,
+    copied,
+    leaves,
+    merge,
+    merged,
+    nearest,
+    origin_of,
+    plain,
+    put,
+    read_value,
+    read_yaml,
+    tree_of,
+)
 from fastssd.errors import ConfigError
+
+METHODS_GROUP = "fastssd.methods"
+"""Entry points of packages that bring methods: a name, and a package with NAME.yaml in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodFile:
+    """A method as it is to be trained: its file under options, variant and command line.
+
+    Attributes:
+        name: In `methods`, folders and references.
+        base: The name of its file; another one for a variant.
+        title: What it is, in a few words.
+        stages: By name, in the file's order.
+        tables: By name.
+        origin: Where it was asked for.
+        is_variant: Whether it stands inline in a recipe.
+    """
+
+    name: str
+    base: str
+    title: str
+    stages: Mapping[str, Tree]
+    tables: Mapping[str, Tree]
+    origin: str
+    is_variant: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe with everything that its methods say.
+
+    Attributes:
+        config: What is not a method's.
+        path: The recipe's file.
+        methods: Those asked for, in order.
+        layers: Options of all methods by name, from the weakest layer to the strongest.
+    """
+
+    config: Config
+    path: Path
+    methods: Sequence[MethodFile]
+    layers: Sequence[Tree]
+
+    def method(self, name: str, *, origin: str) -> MethodFile:
+        """Return a method that was asked for, or whose stage another one stands on.
+
+        Raises:
+            ConfigError: If there is no such method.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        return _method(name, {}, self.path, self.layers, origin)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a recipe and its methods under overrides.
+
+    Args:
+        path: The YAML file.
+        overrides: `key=value`: a key of the recipe, or `METHOD.STAGE.KEY`.
+
+    Raises:
+        ConfigError: A line for everything that is wrong, with file and line.
+    """
+    path = Path(path)
+    tree = read_yaml(path)
+    problems: list[str] = []
+    ours, theirs = _split_overrides(overrides, tree, path, problems)
+    budgets = _budgets(tree.pop("budgets", {}), ours.pop("budgets", {}), path, problems)
+    merge(tree, ours)
+    options = tree.get("options", {})
+    try:
+        config = schema.read(tree, Config, key="", where=str(path))
+    except ConfigError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if budgets:
+        values = {field: getattr(config, field) for field in config.__dataclass_fields__}
+        config = Config(**{**values, "budgets": {**config.budgets, **budgets}})
+    layers = [options if isinstance(options, dict) else {}, theirs]
+    asked = tree.get("methods", Leaf(list(config.methods), str(path)))
+    methods = list(_asked(asked, path, layers))
+    _check_names(layers, methods, path)
+    return Recipe(config=config, path=path, methods=methods, layers=layers)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Return the config of a YAML file under overrides.
-
-    Args:
-        path: The file.
-        overrides: `section.key=value`; text for text fields is taken as it stands.
-
-    Raises:
-        ConfigError: Naming every key that is unknown, missing or of the wrong type, with the
-            nearest valid name; or, where there is none of these, every section that contradicts
-            itself.
-    """
-    leaves = list(_leaves_of_file(Path(path)))
-    errors = []
-    for text in overrides:
-        try:
-            leaves.append(_parse_override(text))
-        except ConfigError as error:
-            errors.append(str(error))
-    whole = _writable(Config)
-    sections = {name: _writable(kind) for name, kind in _sections()}
-    for origin, key, value in leaves:
-        try:
-            _assign(key, value, whole, sections)
-        except (OmegaConfBaseException, ConfigError) as error:
-            errors.append(f"{origin}: {_reason(error, key)}")
-    given = {key for _, key, _ in leaves}
-    missing = [key for key in _required_keys(Config, "") if key not in given]
-    errors += [f"{path}: {key} is missing; it has no default" for key in missing]
-    if errors:
-        raise ConfigError("\n".join(errors))
-    values = {str(name): _plain(whole[name]) for name in whole if name not in sections}
-    for name, section in sections.items():
-        try:
-            values[name] = OmegaConf.to_object(section)
-        except ConfigError as error:
-            errors.append(f"{path}: {error}")
-    if errors:
-        raise ConfigError("\n".join(errors))
-    try:
-        return Config(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    """Return the recipe's own part; see `load_recipe`."""
+    return load_recipe(path, overrides).config
 
 
 def to_yaml(config: Config) -> str:
-    """Return the config, fully resolved, as YAML that `load_config` reads back to an equal one."""
-    return cast(str, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+    """Return the config, fully resolved, as YAML that is read back to an equal one."""
+    text: str = yaml.safe_dump(schema.to_plain(config), sort_keys=False, allow_unicode=True)
+    return text
 
 
-def differences(old: Config, new: Config) -> Iterator[tuple[str, str]]:
-    """Yield (key, "key is OLD, not NEW") for every value that differs."""
-    old_values, new_values = (
-        dict(_flatten(dataclasses.asdict(config), "")) for config in (old, new)
-    )
-    for key, value in new_values.items():
-        if old_values[key] != value:
-            yield key, f"{key} is {old_values[key]}, not {value}"
+def budget_of(block: "Leaf | Tree | None", config: Config, *, key: str, where: str) -> Budget:
+    """Return the budget of a stage: one of the recipe's, by name, or one with some keys changed.
+
+    Args:
+        block: `NAME`, or `{base: NAME, KEY: value}`.
+        config: The recipe.
+        key: Of the stage's budget, for messages.
+        where: Origin of messages.
+
+    Raises:
+        ConfigError: If there is no such budget, or a key is wrong.
+    """
+    tree: Tree = {"base": block} if isinstance(block, Leaf) else dict(block or {})
+    base = tree.pop("base", Leaf(None, where))
+    name = base.value if isinstance(base, Leaf) else None
+    if name not in config.budgets:
+        raise ConfigError(
+            f"{origin_of(base, where)}: {key}={name} is no budget of the recipe "
+            f"({', '.join(config.budgets)}){nearest(str(name), config.budgets)}"
+        )
+    return rescaled(config.budgets[name], tree, key=key, where=where)
 
 
-def _leaves_of_file(path: Path) -> Iterator[tuple[str, str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        repeated = [*_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), "")]
-        tree = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: can't read the config: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if repeated:
-        raise ConfigError(f"{path}: {', '.join(repeated)} stands there twice")
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys to values")
-    for key, value in _flatten(tree, ""):
-        yield str(path), key, value
+def rescaled(budget: Budget, changes: Tree, *, key: str, where: str) -> Budget:
+    """Return a budget with some keys changed; times move with the epochs.
+
+    Where `epochs` is changed, milestones and warm-up that are not are scaled with it: a budget of
+    200 epochs with a milestone at 160 becomes one of 20 with a milestone at 16.
+    """
+    values = tree_of(schema.to_plain(budget), where)
+    epochs = changes.get("epochs")
+    if isinstance(epochs, Leaf) and isinstance(epochs.value, int) and epochs.value > 0:
+        factor = epochs.value / budget.epochs
+        scaled = {
+            "milestones": sorted(
+                {max(1, round(milestone * factor)) for milestone in budget.milestones}
+            ),
+            "warmup_epochs": max(
+                min(budget.warmup_epochs, 1), round(budget.warmup_epochs * factor)
+            ),
+        }
+        merge(values, tree_of(scaled, epochs.origin))
+    merge(values, changes)
+    return schema.read(values, Budget, key=key, where=where)
 
 
-def _repeated_keys(node: yaml.Node | None, prefix: str) -> Iterator[str]:
-    """Yield the keys that stand twice in one mapping, of which YAML would keep the last."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen = set()
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        if name in seen:
-            yield name
-        seen.add(name)
-        yield from _repeated_keys(value, f"{name}.")
+def _budgets(
+    ours: "Leaf | Tree", overrides: "Leaf | Tree", path: Path, problems: list[str]
+) -> dict[str, Budget]:
+    """Return the recipe's budgets, those of the command line over those of the file."""
+    budgets: dict[str, Budget] = {}
+    for blocks, where in ((ours, str(path)), (overrides, "the command line")):
+        if isinstance(blocks, Leaf):
+            if blocks.value is not None:
+                problems.append(f"{blocks.origin}: budgets is a section: set budgets.NAME.epochs")
+            continue
+        for name, block in blocks.items():
+            key = f"budgets.{name}"
+            defaults = Config.__dataclass_fields__["budgets"].default_factory()  # type: ignore[misc, operator]
+            known = budgets.get(name) or defaults.get(name)
+            try:
+                if isinstance(block, Leaf):
+                    raise ConfigError(f"{block.origin}: {key} is a section: set {key}.epochs")
+                budgets[name] = (
+                    schema.read(block, Budget, key=key, where=origin_of(block, where))
+                    if known is None
+                    else rescaled(known, block, key=key, where=origin_of(block, where))
+                )
+            except ConfigError as error:
+                problems.append(str(error))
+    return budgets
 
 
-def _flatten(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _split_overrides(
+    overrides: Sequence[str], tree: Tree, path: Path, problems: list[str]
+) -> tuple[Tree, Tree]:
+    """Return the command line's values for the recipe, and those for methods."""
+    ours: Tree = {}
+    theirs: Tree = {}
+    sections = schema.keys_of(Config)
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        key, origin = key.strip(), f"argument '{text}'"
+        if not equals or not key:
+            problems.append(f"{origin}: an override is key=value, such as seed=1")
+            continue
+        try:
+            target = ours if key.partition(".")[0] in sections else theirs
+            put(target, key, _value_of(key, value, origin), origin)
+        except ConfigError as error:
+            problems.append(str(error))
+    return ours, theirs
 
 
-def _parse_override(text: str) -> tuple[str, str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"argument '{text}': an override is key=value, such as distill.epochs=10")
-    key, origin = key.strip(), f"argument '{text}'"
+def _value_of(key: str, text: str, origin: str) -> "Leaf | Tree":
+    """Return an argument's value: text as it stands where the recipe wants text, else YAML."""
     kind = _type_of(key)
     if kind is str:
-        return origin, key, value
+        return Leaf(text, origin)
     if kind == str | None:
-        return origin, key, None if value in _NOTHING else value
+        return Leaf(None if text in ("", "~", "null") else text, origin)
     try:
-        return origin, key, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{origin}: {value!r} is not a YAML value") from error
-
-
-_NOTHING = ("", "~", "null")
-
-
-def _sections() -> Iterator[tuple[str, type]]:
-    """Yield the name and the class of each section."""
-    for name, kind in typing.get_type_hints(Config).items():
-        if dataclasses.is_dataclass(kind):
-            yield name, cast(type, kind)
-
-
-def _writable(kind: type) -> DictConfig:
-    """Return a class's fields, typed; of a frozen dataclass OmegaConf makes them read-only."""
-    fields: DictConfig = OmegaConf.structured(kind)
-    OmegaConf.set_readonly(fields, False)
-    return fields
-
-
-def _assign(key: str, value: Any, whole: DictConfig, sections: dict[str, DictConfig]) -> None:  # noqa: ANN401
-    """Set a dotted key, in its section or in the whole; nothing for a section left empty.
-
-    Raises:
-        ConfigError: If there is no such key, or it can't have such a value.
-        OmegaConfBaseException: The same, where OmegaConf finds out.
-    """
-    kind = _type_of(key)
-    if kind is None:
-        nearest = difflib.get_close_matches(key, list(_schema_keys(Config, "")), n=1, cutoff=0.5)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(f"{key} is no key of a config{hint}")
-    if dataclasses.is_dataclass(kind):
-        if value is None or value == {}:
-            return  # a section whose lines are all commented out
-        example = next(iter(typing.get_type_hints(kind)))
-        raise ConfigError(f"{key} is a section, not a value: set its keys, such as {key}.{example}")
-    section, _, name = key.rpartition(".")
-    target = sections[section] if section else whole
-    OmegaConf.update(target, name, _as_meant(key, kind, value), merge=False)
-    for number in _items(target[name]):
-        if isinstance(number, int | float) and not abs(number) < _TOO_LARGE:
-            raise ConfigError(f"{key}={number} is not finite, or beyond 2**63")
-
-
-_TOO_LARGE = 2**63
-
-
-def _as_meant(key: str, kind: Any, value: Any) -> Any:  # noqa: ANN401 - a type; whatever YAML holds
-    """Return a YAML value with what YAML 1.1 misreads set right.
-
-    Raises:
-        ConfigError: If OmegaConf would take the value for another than what was written.
-    """
-    for item in _items(value):
-        if not isinstance(item, str | bool | int | float | None):
-            raise ConfigError(f"{key}: {item!r} is neither text nor a number")
-        if isinstance(item, str) and ("${" in item or item == "???"):
-            raise ConfigError(f"{key}: a recipe says its values itself; '{item}' is not resolved")
-    if kind in (str, str | None) and isinstance(value, bool | int | float):
-        raise ConfigError(f"{key}: YAML reads {value!r} there, not text: put it in quotes")
-    if value is False and "no" in typing.get_args(kind):
-        return "no"  # a bare `no` is a boolean
-    if kind is float and isinstance(value, bool):
-        raise ConfigError(f"{key}: {value} is not a number")
-    if kind is float and isinstance(value, str):
-        return _float_of(key, value)  # `1e-3`, without a dot, is text
-    return value
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - a value of the schema
-    return list(value) if isinstance(value, ListConfig) else value
-
-
-def _items(value: Any) -> list[Any]:  # noqa: ANN401 - whatever YAML holds
-    """Return a list's items, or a value as the only one."""
-    return list(value) if isinstance(value, list | ListConfig) else [value]
-
-
-def _float_of(key: str, text: str) -> float:
-    try:
-        return float(text)
+        value = read_value(text)
     except ValueError as error:
-        raise ConfigError(f"{key}: '{text}' is not a number") from error
+        raise ConfigError(f"{origin}: {text!r} is not a YAML value") from error
+    if isinstance(value, dict):
+        return tree_of(value, origin)
+    if isinstance(value, list):
+        return Leaf([tree_of(v, origin) if isinstance(v, dict) else v for v in value], origin)
+    return Leaf(value, origin)
 
 
-def _schema_keys(section: type, prefix: str) -> Iterator[str]:
-    for name, kind in typing.get_type_hints(section).items():
-        if dataclasses.is_dataclass(kind):
-            yield f"{prefix}{name}"
-            yield from _schema_keys(cast(type, kind), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+def _type_of(key: str) -> Any:  # noqa: ANN401 - a type, None where the recipe has no such key
+    import typing
 
-
-def _required_keys(section: type, prefix: str) -> Iterator[str]:
-    kinds = typing.get_type_hints(section)
-    for field in dataclasses.fields(section):
-        if field.default is field.default_factory is dataclasses.MISSING:
-            if dataclasses.is_dataclass(kinds[field.name]):
-                yield from _required_keys(kinds[field.name], f"{prefix}{field.name}.")
-            else:
-                yield f"{prefix}{field.name}"
-
-
-def _type_of(key: str) -> Any:  # noqa: ANN401 - a type or a typing construct
-    """Return the declared type of a dotted key, None where there is no such key."""
     kind: Any = Config
     for name in key.split("."):
-        kind = typing.get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
+        fields = getattr(kind, "__dataclass_fields__", {})
+        kind = typing.get_type_hints(kind).get(name) if name in fields else None
     return kind
 
 
-def _reason(error: Exception, key: str) -> str:
-    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return first_line if key in first_line else f"{key}: {first_line}"
+def _asked(asked: "Leaf | Tree", path: Path, layers: Sequence[Tree]) -> Iterator[MethodFile]:
+    """Yield the methods that a recipe's `methods` names."""
+    names = set()
+    items = asked.value if isinstance(asked, Leaf) else [asked]
+    origin = origin_of(asked, str(path))
+    for item in items if isinstance(items, list) else [items]:
+        if isinstance(item, dict):
+            variant = copied(item)
+            name = _text(variant.pop("name", None), "name", origin)
+            base = _text(variant.pop("base", None), "base", origin)
+            method = _variant(name, base, variant, path, layers, origin)
+        elif isinstance(item, str):
+            method = _method(item, {}, path, layers, origin)
+        else:
+            raise ConfigError(f"{origin}: methods: {item!r} is no method's name")
+        if method.name in names:
+            raise ConfigError(f"{origin}: methods names {method.name} twice")
+        names.add(method.name)
+        yield method
+
+
+def _text(leaf: "Leaf | Tree | None", key: str, origin: str) -> str:
+    if not isinstance(leaf, Leaf) or not isinstance(leaf.value, str):
+        raise ConfigError(
+            f"{origin}: methods: a variant is {{name: NAME, base: METHOD, STAGE.KEY: value}}, and "
+            f"this one has no {key}"
+        )
+    return leaf.value
+
+
+def _variant(
+    name: str, base: str, changes: Tree, path: Path, layers: Sequence[Tree], origin: str
+) -> MethodFile:
+    method = _method(base, {name: changes}, path, layers, origin, name=name)
+    for stage, block in method.stages.items():
+        said, rows = changes.get(stage), block.get("rows")
+        if isinstance(rows, dict) and not (isinstance(said, dict) and "rows" in said):
+            block["rows"] = {
+                head: Leaf(f"{row.value} ({name})", row.origin)
+                for head, row in rows.items()
+                if isinstance(row, Leaf)
+            }
+    return method
+
+
+def _method(
+    asked: str,
+    variant: Mapping[str, Tree],
+    path: Path,
+    layers: Sequence[Tree],
+    origin: str,
+    *,
+    name: str | None = None,
+) -> MethodFile:
+    """Return a method's file under the layers that speak of it."""
+    file = find_method(asked, path, origin)
+    base = file.stem
+    name = name or base
+    if not name.replace("_", "").isalnum():
+        raise ConfigError(f"{origin}: a method's name is letters, digits and _, not {name!r}")
+    content = read_yaml(file)
+    title = content.pop("title", Leaf("", str(file)))
+    sections: dict[str, Tree] = {}
+    for section in ("stages", "tables"):
+        blocks = content.pop(section, {})
+        if isinstance(blocks, Leaf) or any(isinstance(block, Leaf) for block in blocks.values()):
+            raise ConfigError(f"{origin_of(blocks, str(file))}: {section} holds blocks by name")
+        sections[section] = blocks
+    if content:
+        key = next(iter(content))
+        raise ConfigError(
+            f"{origin_of(content[key], str(file))}: {key} is no key of a method"
+            f"{nearest(key, ('title', 'stages', 'tables'))}"
+        )
+    if not sections["stages"]:
+        raise ConfigError(f"{file}: a method has stages, and this one has none")
+    *weaker, command_line = layers
+    spoken = [layer[base] for layer in weaker if base in layer]
+    if name != base:
+        spoken += [*variant.values(), *(layer[name] for layer in weaker if name in layer)]
+    else:
+        spoken += variant.values()
+    if name in command_line:
+        spoken.append(command_line[name])
+    for layer in spoken:
+        if isinstance(layer, Leaf):
+            raise ConfigError(
+                f"{layer.origin}: options.{name} is a block of stages: set {name}.STAGE.KEY"
+            )
+        for part, block in layer.items():
+            _put_over(part, block, sections, name, origin_of(block, origin))
+    return MethodFile(
+        name=name,
+        base=base,
+        title=str(title.value) if isinstance(title, Leaf) else "",
+        stages=sections["stages"],  # type: ignore[arg-type]
+        tables=sections["tables"],  # type: ignore[arg-type]
+        origin=origin,
+        is_variant=name != base,
+    )
+
+
+def _put_over(
+    part: str, block: "Leaf | Tree", sections: Mapping[str, Tree], method: str, origin: str
+) -> None:
+    for blocks in sections.values():
+        if part in blocks:
+            if isinstance(block, Leaf):
+                raise ConfigError(f"{origin}: {method}.{part} is a block: set {method}.{part}.KEY")
+            merge(blocks, {part: block})
+            return
+    known = [name for blocks in sections.values() for name in blocks]
+    raise ConfigError(
+        f"{origin}: {method}.{part} is no stage or table of {method} ({', '.join(known)})"
+        f"{nearest(part, known)}"
+    )
+
+
+def find_method(name: str, recipe: Path, origin: str) -> Path:
+    """Return a method's file: a path, `methods/` beside the recipe, ours, or a package's.
+
+    Raises:
+        ConfigError: If there is none of that name, with the nearest that there is.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name) if Path(name).is_absolute() else recipe.parent / name
+        if not path.is_file() and Path(name).is_file():
+            path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"{origin}: methods: there is no file {name}")
+        return path
+    known = method_files(recipe)
+    if name not in known:
+        raise ConfigError(
+            f"{origin}: methods: {name} is none of {', '.join(known)}{nearest(name, known)}"
+        )
+    return known[name]
+
+
+def method_files(recipe: Path | None = None) -> dict[str, Path]:
+    """Return the methods that are found by name, and their files."""
+    folders = [Path(str(resources.files("fastssd"))) / "configs" / "methods"]
+    for entry in metadata.entry_points(group=METHODS_GROUP):
+        folders.append(Path(str(resources.files(entry.value))))
+    if recipe is not None:
+        folders.append(recipe.parent / "methods")
+    return {
+        path.stem: path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.glob("*.yaml"))
+    }
+
+
+def _check_names(layers: Sequence[Tree], methods: Sequence[MethodFile], path: Path) -> None:
+    """Refuse options of what is neither a key of the recipe nor a method.
+
+    Raises:
+        ConfigError: Naming the nearest.
+    """
+    known = {**method_files(path), **{method.name: None for method in methods}}
+    known |= {method.base: None for method in methods}
+    keys = [*schema.keys_of(Config), *known]
+    for layer in layers:
+        for name, block in layer.items():
+            if name not in known:
+                key = next((f"{name}.{key}" for key, _ in leaves({"": block})), name).replace(
+                    "..", "."
+                )
+                key = name if isinstance(block, Leaf) else f"{name}.{next(leaves(block), ('',))[0]}"
+                raise ConfigError(
+                    f"{origin_of(block, str(path))}: {key} is neither a key of a recipe nor of a "
+                    f"method{nearest(name, keys)}"
+                )
+
+
+def methods_as_plain(methods: Sequence[MethodFile]) -> dict[str, Any]:
+    """Return methods as plain values, for `--print-config`."""
+    return {
+        method.name: {
+            "base": method.base,
+            "stages": {name: plain(block) for name, block in method.stages.items()},
+            **(
+                {"tables": {name: plain(block) for name, block in method.tables.items()}}
+                if method.tables
+                else {}
+            ),
+        }
+        for method in methods
+    }
+
+
+__all__ = [
+    "MethodFile",
+    "Recipe",
+    "budget_of",
+    "find_method",
+    "load_config",
+    "load_recipe",
+    "merged",
+    "method_files",
+    "methods_as_plain",
+    "rescaled",
+    "to_yaml",
+]

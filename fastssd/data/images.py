@@ -247,3 +247,12 @@ class ImageFetch:
             f"{split.describe(sample)} (sample {sample} of {split.name}): {reason}; convert the "
             "dataset again, with --on-error skip to leave such images out"
         )
+
+
+def parameters_of(batch: HostBatch) -> dict[str, Tensor]:
+    """Return the augmentation's parameters of a fetched batch."""
+    return {
+        name.removeprefix(PARAMETER): values
+        for name, values in batch.items()
+        if name.startswith(PARAMETER)
+    }

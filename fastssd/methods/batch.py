@@ -1,4 +1,4 @@
-"""What a stage gets and gives at every step."""
+"""What a method gets and gives at every step."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,15 +33,31 @@ class Batch:
     checksums: Tensor | None = None
 
     @property
-    def query(self) -> Tensor:
+    def images(self) -> Tensor:
         """(B, 3, S, S) the images that the stage classifies."""
         if self.views is None:
             raise ValueError("this batch has no images: its stage learns from a table")
         return self.views.query
 
 
-class StageOutput(NamedTuple):
-    """Named loss terms, scalars whose sum is minimised, and (B,) bool hits by task."""
+class Moment(NamedTuple):
+    """Where in a stage's training a step is.
+
+    Attributes:
+        epoch: 0-based.
+        epochs: Of the stage.
+        step: 0-based, over all epochs.
+        steps_per_epoch: Optimizer steps in an epoch.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps_per_epoch: int
+
+
+class Output(NamedTuple):
+    """Named loss terms, scalars whose sum is minimised, and (B,) bool answers that were right."""
 
     losses: dict[str, Tensor]
-    hits: dict[str, Tensor]
+    correct: dict[str, Tensor]

@@ -1,70 +1,72 @@
-"""Stage III: a fresh network under hard labels on one head and soft labels on the other."""
+"""A fresh network that learns from labels on one head and from a teacher on another, or on both."""
 
 import torch
 from torch import Tensor, nn
 
-from fastssd.config import DistillConfig
 from fastssd.losses.classification import classification_loss
 from fastssd.losses.distillation import distillation_loss, top_distillation_loss
-from fastssd.methods.batch import Batch, StageOutput
-from fastssd.methods.method import Stage
-from fastssd.models.backbone import Backbone
-from fastssd.models.networks import BalancedNetwork
+from fastssd.methods.batch import Batch, Moment, Output
+from fastssd.methods.method import Method, Parts
+from fastssd.methods.options import LABELS, TEACHER, DistillOptions
+from fastssd.models.networks import BalancedNetwork, FrozenNetwork
 
 
-class DistillStage(Stage):
-    """Self-distillation from the balanced teacher of stage II.
+class Distill(Method):
+    """Stage III of SSD: self-distillation from a teacher of the same shape.
 
-    Args:
-        backbone: Trained.
-        hard: Trained head, under the labels.
-        soft: Trained head, under the teacher.
-        teacher: Frozen; with a table only its scales, and its classifier for features, are used.
-        config: Weights and temperature.
+    From a table the teacher is only what re-balances the frozen answers; from images it is the
+    whole network, asked about the student's own crops.
+
+    Source:
+        The paper's equations 3 and 4.
     """
 
-    heads = ("hard", "soft")
+    Options = DistillOptions
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        hard: nn.Module,
-        soft: nn.Module,
-        *,
-        teacher: BalancedNetwork,
-        config: DistillConfig,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.hard = hard
-        self.soft = soft
-        self.teacher = teacher.requires_grad_(False)
-        self.config = config
-
-    def forward(self, batch: Batch) -> StageOutput:
-        feature = self.backbone(batch.query)
-        hard_logits, soft_logits = self.hard(feature), self.soft(feature)
-        hard_loss = classification_loss(hard_logits, batch.labels)
-        soft_loss = self._soft_loss(soft_logits, batch)
-        return StageOutput(
-            losses={
-                "classification": self.config.hard_weight * hard_loss,
-                "distillation": self.config.soft_weight * soft_loss,
-            },
-            hits={
-                "classification": hard_logits.argmax(dim=1) == batch.labels,
-                "distillation": soft_logits.argmax(dim=1) == batch.labels,
-            },
+    def __init__(self, options: DistillOptions, parts: Parts) -> None:
+        super().__init__(options, parts)
+        self.backbone = parts.backbone()
+        self.classifiers = nn.ModuleDict(
+            {head: parts.head(self.backbone.width, head) for head in options.heads}
         )
+        teacher = parts.sources["teacher"]
+        whole = teacher.balanced(teacher.heads[0], batchnorm=parts.batchnorm)
+        self.teacher = (
+            whole if parts.reads == "images" else whole.for_table(parts.reads)
+        ).frozen_whole()
 
-    def _soft_loss(self, soft_logits: Tensor, batch: Batch) -> Tensor:
-        temperature = self.config.temperature
+    def forward(self, batch: Batch, at: Moment) -> Output:
+        feature = self.backbone(batch.images)
+        losses: dict[str, Tensor] = {}
+        correct: dict[str, Tensor] = {}
+        logits = {head: classifier(feature) for head, classifier in self.classifiers.items()}
+        for head, logits_BC in logits.items():
+            for target in self.options.targets(head):
+                name = _LOSS_NAMES[target]
+                loss = (
+                    self.options.label_weight * classification_loss(logits_BC, batch.labels)
+                    if target == LABELS
+                    else self.options.teacher_weight * self._distillation(logits_BC, batch)
+                )
+                losses[name] = losses[name] + loss if name in losses else loss
+                correct[name] = logits_BC.argmax(dim=1) == batch.labels
+        return Output(losses=losses, correct=correct)
+
+    def _distillation(self, logits: Tensor, batch: Batch) -> Tensor:
+        temperature = self.options.temperature
         if batch.soft_labels is not None:
-            return top_distillation_loss(soft_logits, batch.soft_labels, temperature=temperature)
+            return top_distillation_loss(logits, batch.soft_labels, temperature=temperature)
         with torch.no_grad():
-            teacher_logits = self.teacher(batch.query, batch.frozen_logits, batch.frozen_features)
-        return distillation_loss(soft_logits, teacher_logits, temperature=temperature)
+            teacher_logits = self.teacher(batch.images, batch.frozen_logits, batch.frozen_features)
+        return distillation_loss(logits, teacher_logits, temperature=temperature)
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         feature = self.backbone(images)
-        return {"hard": self.hard(feature), "soft": self.soft(feature)}
+        return {head: classifier(feature) for head, classifier in self.classifiers.items()}
+
+    def balanced(self, head: str, *, batchnorm: str) -> BalancedNetwork:
+        frozen = FrozenNetwork(self.backbone, self.classifiers[head], batchnorm=batchnorm)
+        return BalancedNetwork(frozen)
+
+
+_LOSS_NAMES = {LABELS: "classification", TEACHER: "distillation"}

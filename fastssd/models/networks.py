@@ -47,21 +47,28 @@ class FrozenNetwork(nn.Module):
 
 
 class BalancedNetwork(nn.Module):
-    """A frozen network whose classifier's per-class scales are learned (LWS).
+    """A frozen network with what re-balances its classifier: scales (LWS), new weights (cRT).
 
     Args:
         frozen: None where what it says always comes from a table.
-        num_classes: C.
+        scale: One a class, on the logits; None: they stay as they are.
+        classifier: On the frozen features, in place of the frozen classifier.
         head: The frozen classifier, where a table holds features and `frozen` is None.
     """
 
     def __init__(
-        self, frozen: FrozenNetwork | None, num_classes: int, *, head: nn.Module | None = None
+        self,
+        frozen: FrozenNetwork | None,
+        *,
+        scale: ClassScale | None = None,
+        classifier: nn.Module | None = None,
+        head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.frozen = frozen
         self.head = head
-        self.scale = ClassScale(num_classes)
+        self.classifier = classifier
+        self.scale = scale
 
     def forward(
         self,
@@ -79,15 +86,64 @@ class BalancedNetwork(nn.Module):
         Raises:
             ValueError: If the part of the frozen network that is needed is not here.
         """
-        if frozen_logits is None:
-            if frozen_features is not None:
-                frozen_logits = self._classified(frozen_features)
-            elif self.frozen is not None:
-                frozen_logits = self.frozen(images)
-            else:
-                raise ValueError("without its frozen network this one needs a table's logits")
-        scaled: Tensor = self.scale(frozen_logits.float())
+        if self.classifier is not None:
+            features = self._features(images, frozen_features)
+            logits: Tensor = self.classifier(features.float()).float()
+        else:
+            logits = self._frozen_logits(images, frozen_logits, frozen_features).float()
+        if self.scale is None:
+            return logits
+        scaled: Tensor = self.scale(logits)
         return scaled
+
+    def folded(self) -> FrozenNetwork:
+        """Return the network frozen as a whole, what re-balances it made part of its classifier.
+
+        Raises:
+            ValueError: If the frozen network is not here.
+        """
+        if self.frozen is None:
+            raise ValueError("without its frozen network this one is no network of its own")
+        if self.scale is None and self.classifier is None:
+            return self.frozen
+        head = self.frozen.head if self.classifier is None else self.classifier
+        if self.scale is not None:
+            head = nn.Sequential(head, self.scale)
+        return FrozenNetwork(self.frozen.backbone, head, batchnorm=self.frozen.batchnorm)
+
+    def for_table(self, holds: str) -> "BalancedNetwork":
+        """Return what is left to do where a table holds the network's answers.
+
+        Args:
+            holds: `logits`, `features` or `topk`; the last are the balanced network's own.
+        """
+        if self.frozen is None or holds == "topk":
+            return BalancedNetwork(None)
+        head = self.frozen.head if holds == "features" and self.classifier is None else None
+        return BalancedNetwork(None, scale=self.scale, classifier=self.classifier, head=head)
+
+    def frozen_whole(self) -> Self:
+        """Let nothing of it learn, and return it."""
+        return self.requires_grad_(False)
+
+    def _features(self, images: Tensor | None, frozen_features: Tensor | None) -> Tensor:
+        if frozen_features is not None:
+            return frozen_features
+        if self.frozen is None or images is None:
+            raise ValueError("without its frozen network this one needs a table's features")
+        return self.frozen.features(images)
+
+    def _frozen_logits(
+        self, images: Tensor | None, logits: Tensor | None, features: Tensor | None
+    ) -> Tensor:
+        if logits is not None:
+            return logits
+        if features is not None:
+            return self._classified(features)
+        if self.frozen is None:
+            raise ValueError("without its frozen network this one needs a table's logits")
+        asked: Tensor = self.frozen(images)
+        return asked
 
     @torch.no_grad()
     def _classified(self, features: Tensor) -> Tensor:

@@ -1,64 +1,48 @@
-"""What the stages of a run share: config, data, processes, and how to make feeds from them."""
+"""What the stages of a run share: recipe, data and processes, and how images are read from them."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastssd.augment.augmentation import Augmentation
 from fastssd.augment.recipes import build_recipe
-from fastssd.config import Config, TrainingConfig
-from fastssd.core.counter_rng import key_of
+from fastssd.config import Config
+from fastssd.core.processes import Processes
 from fastssd.data.damage import Damage
 from fastssd.data.dataset import Dataset, Split
 from fastssd.data.decode.decoder import Decoder
-from fastssd.data.decode.decoders import FFCV
 from fastssd.data.device_images import FILTER, DeviceFetch, DeviceImages, kept_on_device
 from fastssd.data.images import image_fetch
 from fastssd.data.loader import Fetch
 from fastssd.data.plans import ClassIndex, Plan
+from fastssd.data.workers import Workers
 from fastssd.evaluation.metrics import ClassCounter
-from fastssd.methods.method import Stage
-from fastssd.models.backbones import Backbone, build_backbone
-from fastssd.models.heads import build_head
-from fastssd.models.seeding import seeded
-from fastssd.tables.table import Table
-from fastssd.training.batches import Feed, Source, TableFetch, Workers, together
+from fastssd.methods.method import Method
+from fastssd.tables.reader import Reader
 from fastssd.training.counting import count_correct
 
 if TYPE_CHECKING:
     from fastssd.data.ffcv_loader import FfcvImages
 
-StageKind = TypeVar("StageKind", bound=Stage)
-
-Stream = Literal["features", "distill", "balance", "recalibrate", "test"]
-"""Uses of training images that must not share crops: `features` is what stage I trains on,
-`distill` what the teacher says and stage III sees, `balance` what stage IV (and the LWS baseline)
-sees: no table may be made on the very crops that its network was trained on."""
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """A run's config and surroundings.
+    """A run's recipe and surroundings.
 
     Attributes:
         config: The recipe.
         dataset: Opened.
         decoder: Of all images.
         workers: This process's share of the work.
+        processes: What all of them do together.
         output: The run directory.
-        is_main: Whether this process writes what all share.
-        autocast: Enters the run's precision.
-        reduce: Sums a tensor over processes.
-        barrier: Waits for all processes.
-        stop_if_asked: Leaves by an exception if a signal asked for it; called where nothing is
-            lost by that.
-        interrupted: Whether a signal asked to stop, so that what is measured now is not wanted.
         damage: Where damaged training images are noted, which others replace; None: they are
             errors.
         device_images: The pixels of splits that are kept on the device, by the split's name.
@@ -69,12 +53,7 @@ class Context:
     decoder: Decoder
     workers: Workers
     output: Path
-    is_main: bool
-    autocast: Callable[[], AbstractContextManager[object]]
-    reduce: Callable[[Tensor], Tensor]
-    barrier: Callable[[], None]
-    stop_if_asked: Callable[[], None]
-    interrupted: Callable[[], bool] = lambda: False
+    processes: Processes = field(default_factory=Processes)
     damage: Damage | None = None
     device_images: Mapping[str, DeviceImages] = field(default_factory=dict)
 
@@ -93,6 +72,11 @@ class Context:
         """C."""
         return len(self.dataset.classes)
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what all share."""
+        return self.processes.is_main
+
     def with_images_on_device(self) -> tuple["Context", str]:
         """Return the context with the images where the networks are, if they fit there.
 
@@ -108,40 +92,57 @@ class Context:
         images, line = kept_on_device(splits, self.workers.device, data.device_images)
         return replace(self, device_images=images), line
 
-    def backbone(self, part: str) -> Backbone:
-        """Return a backbone whose random weights belong to a part of the run."""
-        return build_backbone(self.config.model.backbone, seed=key_of(self.config.seed, part))
-
-    def on_device(self, stage: StageKind) -> StageKind:
-        """Return the stage on this process's device, its weights laid out channels-last."""
-        return stage.to(self.workers.device).to(memory_format=torch.channels_last)
-
-    def head(self, width: int, part: str) -> nn.Module:
-        """Return a classifier whose random weights belong to a part of the run."""
-        with seeded(self.config.seed, part):
-            return build_head(self.config.model.head, width, self.num_classes)
+    def on_device(self, module: Module) -> Module:
+        """Return the module on this process's device, its weights laid out channels-last."""
+        return module.to(self.workers.device).to(memory_format=torch.channels_last)
 
     def augmentation(
-        self, stream: Stream, *, key: bool = False, rotate: bool = False
+        self,
+        stream: str,
+        *,
+        seed: int,
+        transform: str = "train",
+        key: bool = False,
+        rotate: bool = False,
     ) -> Augmentation:
-        """Return the training augmentation of one use of the images; of `test` the test view."""
+        """Return the augmentation of one use of the images.
+
+        Args:
+            stream: Uses that must not share crops differ in it.
+            seed: Of the run.
+            transform: `train` or `test`.
+            key: Whether a second crop is wanted, by the recipe's `augment.key`.
+            rotate: Whether turned copies are wanted.
+        """
         config = self.config.augment
-        query = config.test if stream == "test" else config.query
         return Augmentation(
-            build_recipe(query, config.size),
+            build_recipe(config.test if transform == "test" else config.train, config.size),
             key=build_recipe(config.key, config.size) if key else None,
             rotate=rotate,
             mean=config.mean,
             std=config.std,
-            seed=self.config.seed,
+            seed=seed,
             stream=stream,
         )
 
-    def images(self, split: Split, augmentation: Augmentation) -> Fetch:
-        """Return what fetches a split's images for an augmentation, damaged ones replaced."""
-        return self._fetch(split, augmentation, self.damage)
+    def test_augmentation(self) -> Augmentation:
+        """Return the augmentation of images that are measured, in which nothing is random."""
+        return self.augmentation("test", seed=self.config.seed, transform="test")
 
-    def _fetch(self, split: Split, augmentation: Augmentation, damage: Damage | None) -> Fetch:
+    def reader(self, split: Split, augmentation: Augmentation) -> Reader:
+        """Return what asks networks about a split's images; damaged ones of training are replaced."""
+        damage = self.damage if split is self.train else None
+        return Reader(
+            split=split,
+            augmentation=augmentation,
+            fetch=self.fetch(split, augmentation, damage),
+            workers=self.workers,
+            processes=self.processes,
+            batch_size=self.config.evaluation.batch_size,
+        )
+
+    def fetch(self, split: Split, augmentation: Augmentation, damage: Damage | None) -> Fetch:
+        """Return what makes batches of a split in the host's memory, or on the device."""
         checksums = self.config.log.trace
         if split.name in self.device_images:
             kept = self.device_images[split.name]
@@ -163,48 +164,32 @@ class Context:
         return self.decoder.filter
 
     def plan(
-        self, training: TrainingConfig, *, stream: Stream, part: str, num_views: int | None = None
+        self,
+        sampler: str,
+        *,
+        stream: str,
+        order: str,
+        seed: int,
+        epochs: int,
+        num_views: int | None = None,
     ) -> Plan:
-        """Return a stage's draws.
+        """Return draws of the training images.
 
         Args:
-            training: Sampler and epochs.
+            sampler: With its options.
             stream: Of the views.
-            part: Of the run: parts that share a stream draw in different orders.
-            num_views: Views of the stream's table to keep to.
+            order: Uses that share a stream draw in different orders.
+            seed: Of the run.
+            epochs: That will be drawn.
+            num_views: Views of each image to keep to: those of a table.
         """
         return Plan(
             index=self.index,
-            sampler=training.plan,
-            seed=self.config.seed,
-            stream=f"{stream}/{part}",
-            num_epochs=training.epochs,
+            sampler=sampler,
+            seed=seed,
+            stream=f"{stream}/{order}",
+            num_epochs=epochs,
             num_views=num_views,
-        )
-
-    def feed(
-        self,
-        training: TrainingConfig,
-        plan: Plan,
-        augmentation: Augmentation | None,
-        table: Table | None = None,
-    ) -> Feed:
-        """Return a stage's batches: images, a table's logits, or both."""
-        if augmentation is not None and self.config.data.decoder == FFCV:
-            source = Source(prepare=self.ffcv_images(augmentation).batches)
-        else:
-            fetches: list[Fetch] = []
-            if table is not None:
-                fetches.append(TableFetch(table, self.index))
-            if augmentation is not None:
-                fetches.append(self.images(self.train, augmentation))
-            source = self.workers.source(fetches[0] if len(fetches) == 1 else together(*fetches))
-        return Feed(
-            plan=plan,
-            source=source,
-            augmentation=augmentation,
-            training=training,
-            workers=self.workers,
         )
 
     def ffcv_images(self, augmentation: Augmentation) -> "FfcvImages":
@@ -224,20 +209,13 @@ class Context:
             pin_memory=self.workers.pin_memory,
         )
 
-    def count(self, stage: Stage, split_name: str) -> dict[str, ClassCounter]:
+    def count(self, method: Method, split_name: str) -> dict[str, ClassCounter]:
         """Return correct and seen images per class of a split, by head."""
         split = self.dataset.split(split_name)
-        augmentation = self.augmentation("test")
-        return count_correct(
-            stage,
-            num_images=len(split),
-            num_classes=self.num_classes,
+        augmentation = self.test_augmentation()
+        reader = replace(
+            self.reader(split, augmentation),
             # What is measured are the images of the split, and no others in their place.
-            fetch=self._fetch(split, augmentation, None),
-            augmentation=augmentation,
-            workers=self.workers,
-            batch_size=self.config.evaluation.batch_size,
-            autocast=self.autocast,
-            interrupted=self.interrupted,
-            reduce=self.reduce,
+            fetch=self.fetch(split, augmentation, None),
         )
+        return count_correct(method, reader, self.num_classes)

@@ -9,9 +9,8 @@ import torch
 
 from fastssd.core import counter_rng
 from fastssd.errors import DataError
-from fastssd.runtime.context import Context, Stream
-from fastssd.tables.asking import answers, batch_share
 from fastssd.tables.files import FEATURES, IDS, LOGITS, REMEDY, REST
+from fastssd.tables.reader import Reader
 from fastssd.tables.stores import Store
 from fastssd.tables.table import COLUMN, Table
 
@@ -66,28 +65,26 @@ def library_versions(decoder: str) -> dict[str, str]:
     return versions
 
 
-def audit(
-    table: Table, store: Store, num_rows: int, *, stream: Stream, context: Context
-) -> Difference:
+def audit(table: Table, store: Store, num_rows: int, *, reader: Reader, seed: int) -> Difference:
     """Ask the network about random rows of a table.
 
     Args:
         table: Finished.
         store: The network that it should be of.
         num_rows: How many rows, or all of them if there are fewer.
-        stream: Of their views.
-        context: The run; every process audits the same rows.
+        reader: Of their images; every process audits the same rows.
+        seed: Which rows.
     """
-    generator = counter_rng.generator(context.config.seed, "audit", num_rows)
+    generator = counter_rng.generator(seed, "audit", num_rows)
     count = min(num_rows, len(table.rows))
     chosen = np.sort(generator.choice(len(table.rows), count, replace=False))
-    size = batch_share(context)
+    size = reader.batch_share
     batches = (
         table.rows.draws(chosen[start : start + size]) for start in range(0, len(chosen), size)
     )
     largest = scale = 0.0
     num_other = num_kept = 0
-    for draws, said in answers(store.network, store.rows, batches, stream=stream, context=context):
+    for draws, said in reader.answers(store.network, store.rows, batches):
         stored = {name.removeprefix(COLUMN): rows for name, rows in table.read(draws).items()}
         said = {name: rows.cpu() for name, rows in said.items()}
         name = FEATURES if FEATURES in stored else LOGITS

@@ -4,7 +4,6 @@ The rows are cut into blocks. A block counts once it is on the disk and in its p
 so a killed pass goes on at the first block that is missing, with any number of processes.
 """
 
-import dataclasses
 import hashlib
 import json
 import warnings
@@ -16,12 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastssd.data.dataset import META_FILE
 from fastssd.data.draws import Draws
 from fastssd.data.sharding import contiguous_share
 from fastssd.errors import ConfigError, DataError
-from fastssd.runtime.context import Context, Stream
-from fastssd.tables.asking import answers, batch_share
 from fastssd.tables.audit import audit, library_versions
 from fastssd.tables.files import TableFiles
 from fastssd.tables.journal import (
@@ -40,6 +36,7 @@ from fastssd.tables.manifest import (
     version_changes,
     write_manifest,
 )
+from fastssd.tables.reader import Reader
 from fastssd.tables.rows import Rows
 from fastssd.tables.stores import Store
 from fastssd.tables.table import Table, table_files
@@ -51,7 +48,7 @@ _AUDITED_ROWS = 64
 
 
 def tabulated(
-    directory: Path, store: Store, rows: Rows, *, stream: Stream, context: Context
+    directory: Path, store: Store, rows: Rows, *, reader: Reader, about: Manifest
 ) -> Table:
     """Return the table of a frozen network's answers; what is missing or damaged of it is made.
 
@@ -61,37 +58,37 @@ def tabulated(
         directory: The table's.
         store: The network and what is kept of its answers.
         rows: The draws to tabulate.
-        stream: Of their views.
-        context: The run.
+        reader: Of their images.
+        about: What else the rows depend on, with the run's `seed`.
 
     Raises:
         DataError: If there is a table of something else, finished or not, or one that other
             library versions made and that these contradict.
         ConfigError: If an answer does not fit the table's type.
     """
-    wanted = wanted_manifest(store, rows, stream=stream, context=context)
+    wanted = wanted_manifest(store, rows, about)
     found, is_finished = found_manifest(directory)
     if found is not None:
         check_manifest(directory, found, wanted)
-    manifest = {"block_rows": _block_rows(store, context), **wanted}
+    manifest = {"block_rows": _block_rows(store, reader), **wanted}
     if found is not None:
         manifest = {**manifest, "block_rows": found["block_rows"], "versions": found["versions"]}
     files = table_files(directory, manifest)
-    good = _good_blocks(files, found, is_finished, context)
+    good = _good_blocks(files, found, is_finished, reader)
     if not (is_finished and len(good) == files.num_blocks):
-        if context.is_main:
+        if reader.processes.is_main:
             _begin(files, manifest, good)
-        context.barrier()
+        reader.processes.barrier()
         missing = [block for block in range(files.num_blocks) if block not in good]
-        _fill(files, store, rows, missing, stream=stream, context=context)
-        context.barrier()
-        if context.is_main:
+        _fill(files, store, rows, missing, reader)
+        reader.processes.barrier()
+        if reader.processes.is_main:
             _finish(files, manifest)
-        context.barrier()
+        reader.processes.barrier()
     table = Table(directory, rows)
     if changes := version_changes(manifest, wanted):
-        difference = audit(table, store, _AUDITED_ROWS, stream=stream, context=context)
-        if context.is_main:
+        difference = audit(table, store, _AUDITED_ROWS, reader=reader, seed=int(about["seed"]))
+        if reader.processes.is_main:
             warnings.warn(
                 f"{directory} was made with {', '.join(changes)}: the network was asked again "
                 f"about {_AUDITED_ROWS} rows; {difference}",
@@ -121,7 +118,7 @@ def in_order(rows: Rows, blocks: Sequence[range], batch_size: int) -> Iterator[D
 
 
 def _good_blocks(
-    files: TableFiles, found: Manifest | None, is_finished: bool, context: Context
+    files: TableFiles, found: Manifest | None, is_finished: bool, reader: Reader
 ) -> Finished:
     """Return the blocks that are on the disk as they should be; each process checks its share."""
     noted: Finished = {}
@@ -132,9 +129,9 @@ def _good_blocks(
             noted = {b: dict(zip(names, of, strict=True)) for b, of in enumerate(sums)}
         else:
             noted = read_journals(files.directory, files.num_blocks)
-    elif found is not None and context.is_main:
+    elif found is not None and reader.processes.is_main:
         warnings.warn(f"{problem}: the table is made again", stacklevel=3)
-    workers = context.workers
+    workers = reader.workers
     share = contiguous_share(len(noted), rank=workers.rank, num_processes=workers.num_processes)
     mine = sorted(noted)[share]
     is_good = torch.zeros(files.num_blocks, dtype=torch.int64, device=workers.device)
@@ -146,7 +143,9 @@ def _good_blocks(
             if damage:
                 warnings.warn(f"{damage} is damaged: it is made again", stacklevel=3)
     # Also the point up to which nobody writes: all have seen the same files.
-    return {block: noted[block] for block in context.reduce(is_good).nonzero()[:, 0].tolist()}
+    return {
+        block: noted[block] for block in reader.processes.reduce(is_good).nonzero()[:, 0].tolist()
+    }
 
 
 def _begin(files: TableFiles, manifest: Manifest, good: Finished) -> None:
@@ -165,21 +164,17 @@ def _fill(
     store: Store,
     rows: Rows,
     missing: list[int],
-    *,
-    stream: Stream,
-    context: Context,
+    reader: Reader,
 ) -> None:
     """Make and write this process's share of the missing blocks."""
-    workers = context.workers
+    workers = reader.workers
     share = contiguous_share(len(missing), rank=workers.rank, num_processes=workers.num_processes)
     mine = iter(missing[share])
-    batches = in_order(rows, [files.rows(block) for block in missing[share]], batch_share(context))
+    batches = in_order(rows, [files.rows(block) for block in missing[share]], reader.batch_share)
     parts: list[dict[str, np.ndarray]] = []
     num_rows = 0
     with Journal(files.directory, workers.rank) as journal:
-        for draws, answer in answers(
-            store.network, store.rows, batches, stream=stream, context=context
-        ):
+        for draws, answer in reader.answers(store.network, store.rows, batches):
             if not num_rows:
                 block = next(mine)
             # The one wait of this pass; the next batches are decoded meanwhile.
@@ -191,7 +186,7 @@ def _fill(
                 journal.note(block, files.write(block, arrays))
                 parts, num_rows = [], 0
             # Blocks are kept: a process that was told to leave need not finish its block.
-            context.stop_if_asked()
+            reader.processes.stop_if_asked()
 
 
 def _check_finite(files: TableFiles, block: int, arrays: dict[str, np.ndarray]) -> None:
@@ -200,7 +195,7 @@ def _check_finite(files: TableFiles, block: int, arrays: dict[str, np.ndarray]) 
             row = files.rows(block).start + int(np.isfinite(values).all(axis=1).argmin())
             raise ConfigError(
                 f"{files.directory}: row {row} of {name} is not finite in {values.dtype}: set "
-                "frozen.dtype=float32; if it is that already, the frozen network has diverged"
+                "tables.dtype=float32; if it is that already, the frozen network has diverged"
             )
 
 
@@ -223,41 +218,23 @@ def _finish(files: TableFiles, manifest: Manifest) -> None:
     remove_journals(files.directory)
 
 
-def _block_rows(store: Store, context: Context) -> int:
+def _block_rows(store: Store, reader: Reader) -> int:
     """Return the rows of a block of a new table: whole batches of all processes."""
-    batch_size = context.config.evaluation.batch_size
+    batch_size = reader.batch_size
     row_bytes = sum(column.row_bytes for column in store.columns)
     num_batches = _BLOCK_BYTES // (row_bytes * batch_size)
     return batch_size * min(max(num_batches, 1), _BLOCK_BATCHES)
 
 
-def wanted_manifest(store: Store, rows: Rows, *, stream: Stream, context: Context) -> Manifest:
+def wanted_manifest(store: Store, rows: Rows, about: Manifest) -> Manifest:
     """Return everything that the rows depend on."""
-    config = context.config
-    meta = (context.dataset.path / META_FILE).read_bytes()
     wanted = {
         **store.describe(),
         "num_rows": len(rows),
         "rows": rows.describe(),
-        "classes": context.num_classes,
-        "seed": config.seed,
-        "stream": stream,
-        "augmentation": dataclasses.asdict(config.augment),
-        "decoder": context.decoder.name,
-        "filter": context.filter(context.augmentation(stream)),
-        "dataset": {
-            "name": context.dataset.name,
-            "split": config.data.train,
-            "meta": hashlib.sha256(meta).hexdigest(),
-            "train_counts": context.train.counts.tolist(),
-        },
-        "network": {
-            "backbone": config.model.backbone,
-            "weights": fingerprint(store.identity),
-            "batchnorm": config.frozen.batchnorm,
-            "precision": config.precision,
-        },
-        "versions": library_versions(context.decoder.name),
+        **about,
+        "weights": fingerprint(store.identity),
+        "versions": library_versions(about["decoder"]),
     }
     as_read_back: Manifest = json.loads(json.dumps(wanted))
     return as_read_back

@@ -1,19 +1,16 @@
-"""Counting a stage's correct predictions on a split, exactly, whatever the number of processes."""
+"""Counting correct predictions on a split, exactly, whatever the number of processes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fastssd.augment.augmentation import Augmentation
 from fastssd.data.draws import Draws
-from fastssd.data.loader import Fetch
 from fastssd.data.sharding import contiguous_share
+from fastssd.data.workers import Workers
 from fastssd.evaluation.metrics import ClassCounter
-from fastssd.methods.method import Stage
-from fastssd.training.batches import Workers, finished
+from fastssd.methods.method import Method
+from fastssd.tables.reader import Reader
 
 
 def in_order(draws: Draws, batch_size: int, workers: Workers) -> Iterator[Draws]:
@@ -32,48 +29,33 @@ def in_order(draws: Draws, batch_size: int, workers: Workers) -> Iterator[Draws]
         yield mine[start : start + size]
 
 
+def every_image(num_images: int) -> Draws:
+    """Return a draw of every image of a split, in order."""
+    samples = np.arange(num_images, dtype=np.int64)
+    return Draws(samples, np.zeros_like(samples))
+
+
 @torch.no_grad()
-def count_correct(
-    stage: Stage,
-    *,
-    num_images: int,
-    num_classes: int,
-    fetch: Fetch,
-    augmentation: Augmentation,
-    workers: Workers,
-    batch_size: int,
-    autocast: Callable[[], AbstractContextManager[object]],
-    interrupted: Callable[[], bool],
-    reduce: Callable[[Tensor], Tensor],
-) -> dict[str, ClassCounter]:
+def count_correct(method: Method, reader: Reader, num_classes: int) -> dict[str, ClassCounter]:
     """Return correct and seen images per class, by head, summed over all processes.
 
     Args:
-        stage: On its device; left in eval mode.
-        num_images: Of the split.
+        method: On its device; left in eval mode.
+        reader: Of the split's images under the test augmentation.
         num_classes: C.
-        fetch: Makes batches of the split with its test view.
-        augmentation: Finishes them.
-        workers: Rank and threads.
-        batch_size: Images at a time over all processes.
-        autocast: Enters the run's precision.
-        interrupted: Whether the counts are no longer wanted, so that the rest may be left out.
-        reduce: Sums a tensor over processes.
     """
-    stage.eval()
-    samples = np.arange(num_images, dtype=np.int64)
-    draws = Draws(samples, np.zeros_like(samples))
-    counters = {head: ClassCounter(num_classes, device=workers.device) for head in stage.heads}
-    for batch_draws, host_batch in workers.batches(
-        in_order(draws, batch_size, workers), workers.source(fetch)
-    ):
-        batch = finished(batch_draws, host_batch, augmentation)
-        with autocast():
-            logits_by_head = stage.predict(batch.query)
+    method.eval()
+    workers, processes = reader.workers, reader.processes
+    counters = {head: ClassCounter(num_classes, device=workers.device) for head in method.heads}
+    draws = every_image(len(reader.split))
+    for _, images, labels in reader.images(in_order(draws, reader.batch_size, workers)):
+        with processes.autocast():
+            logits_by_head = method.predict(images)
         for head, logits in logits_by_head.items():
-            counters[head].add(logits, batch.labels)
-        if interrupted():
+            counters[head].add(logits, labels)
+        if processes.interrupted():
             break
     for counter in counters.values():
-        counter.correct, counter.total = reduce(counter.correct), reduce(counter.total)
+        counter.correct = processes.reduce(counter.correct)
+        counter.total = processes.reduce(counter.total)
     return counters

@@ -1,0 +1,238 @@
+"""What a recipe may say of each method's stage. Known without PyTorch, so that a graph is at once.
+
+A stage's block holds these keys beside those of every stage (`fastssd.runtime.graph.StageKeys`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from fastssd.config import Budget
+from fastssd.core.registry import Registry
+from fastssd.core.schema import Chosen, chosen
+from fastssd.errors import ConfigError
+
+LABELS, TEACHER = "labels", "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """What all methods' options have: what the graph needs to know of a stage."""
+
+    ROLES: ClassVar[tuple[str, ...]] = ()
+    """References to trained stages that must be given: `source`, `teacher`."""
+    TRAINS: ClassVar[bool] = True
+    """Whether weights learn over epochs, so that a budget and draws are needed."""
+    SAMPLER: ClassVar[str] = "instance"
+    """Where a block names none."""
+    READS: ClassVar[tuple[str, ...]] = ("images",)
+    """What batches may be read from, the default first: `images`; `plan`, a table of the stage's
+    own draws; `table`, one that the method's file names."""
+
+    READS_TRAIN: ClassVar[bool] = False
+    """Whether it is made, without training, from the features of every training image."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the heads that the stage predicts with."""
+        return ("classifier",)
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """What a table must hold for it, the default first."""
+        return ()
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The recipe's augmentations that its images go through, beside `train`."""
+        return ()
+
+    def check(self, budget: Budget) -> None:
+        """Raise ConfigError where the options do not go with a budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTaskOptions:
+    """Cross-entropy alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationOptions:
+    """Telling by which of four angles an image was turned."""
+
+    weight: float = 1.0
+    """alpha_2 of the paper's equation 1."""
+    forward: Literal["joint", "separate"] = "joint"
+    """Whether BatchNorm sees upright and rotated images as one batch or as two."""
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceOptions:
+    """Instance discrimination with a momentum encoder and a queue of keys (MoCo)."""
+
+    weight: float = 1.0
+    """alpha_2 of the paper's equation 1."""
+    queue: int = 65_536
+    """Keys kept as negatives. Paper 4.2.1; the reference code's default is 115,712."""
+    temperature: float = 0.2
+    """tau of the paper's equation 2."""
+    encoder_momentum: float = 0.999
+    """m of the momentum encoder."""
+    embedding: int = 128
+    """Width of the projected vectors."""
+    mask_same_class: bool = False
+    """Leave keys of the query's own class out of the negatives, as the reference code does."""
+    shuffle_keys: bool = True
+    """Deal keys to other processes, so that BatchNorm can't tell a query's own key."""
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "weight", "encoder_momentum")
+        for name in ("queue", "embedding"):
+            if not 1 <= getattr(self, name) <= 2**26:
+                raise ConfigError(f"{name}={getattr(self, name)} must be from 1 to {2**26}")
+        if self.encoder_momentum > 1:
+            raise ConfigError(f"encoder_momentum={self.encoder_momentum} must be at most 1")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature={self.temperature} must be positive")
+
+
+TASKS: Registry[Any] = Registry(
+    "task",
+    {
+        "none": "fastssd.methods.tasks.task:NoTask fastssd.methods.options:NoTaskOptions",
+        "rotation": "fastssd.methods.tasks.rotation:Rotation fastssd.methods.options:RotationOptions",
+        "instance": "fastssd.methods.tasks.instance:Instance fastssd.methods.options:InstanceOptions",
+    },
+    group="fastssd.tasks",
+)
+"""Self-supervised tasks: a new one is a file in `methods/tasks/` and a line here."""
+
+
+def _tasks() -> Registry[Any]:
+    return TASKS
+
+
+def _losses() -> Registry[Any]:
+    from fastssd.losses.registry import LOSSES
+
+    return LOSSES
+
+
+def _class_weights() -> Registry[Any]:
+    from fastssd.losses.registry import CLASS_WEIGHTS
+
+    return CLASS_WEIGHTS
+
+
+def _heads() -> Registry[Any]:
+    from fastssd.models.registry import HEADS
+
+    return HEADS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedOptions(MethodOptions):
+    """A backbone and a classifier under one loss, with or without a self-supervised task."""
+
+    task: Chosen = chosen(_tasks, "none")
+    """The self-supervised task beside the loss: `none`, `rotation` or `instance`."""
+    head: Chosen | None = chosen(_heads, None)
+    """The classifier; the recipe's `model.head` where none is named."""
+    loss: Chosen = chosen(_losses, "cross_entropy")
+    """The supervised loss."""
+    class_weights: Chosen = chosen(_class_weights, "none")
+    """What an image of each class weighs in the loss, and from when."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("key",) if self.task.kind == "instance" else ()
+
+    def check(self, budget: Budget) -> None:
+        from fastssd.losses.registry import CLASS_WEIGHTS
+
+        weights = CLASS_WEIGHTS[self.class_weights.kind](self.class_weights.options)
+        weights.first_epoch(budget.epochs)
+        if self.task.kind == "instance" and self.task.options.queue < budget.batch_size:
+            raise ConfigError(
+                f"task.queue={self.task.options.queue} must hold at least one batch of "
+                f"{budget.batch_size} keys"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(MethodOptions):
+    """A classifier re-balanced on a frozen network: its scales (LWS), or new weights (cRT)."""
+
+    ROLES: ClassVar[tuple[str, ...]] = ("source",)
+    SAMPLER: ClassVar[str] = "class_aware"
+    READS: ClassVar[tuple[str, ...]] = ("plan", "table", "images")
+
+    learn: list[Literal["scales", "weights"]] = field(default_factory=lambda: ["scales"])
+    """`scales`: one a class on the source's logits; `weights`: a new linear classifier."""
+    head: str = "classifier"
+    """Head of the source, and the name of this stage's."""
+    loss: Chosen = chosen(_losses, "cross_entropy")
+    """Of the re-balanced logits."""
+
+    def __post_init__(self) -> None:
+        if not self.learn or len(set(self.learn)) < len(self.learn):
+            raise ConfigError(f"learn={list(self.learn)} must name scales, weights or both, once")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return (self.head,)
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        return ("features",) if "weights" in self.learn else ("logits", "features")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(MethodOptions):
+    """A fresh network whose heads learn from labels, from a teacher's soft labels, or from both."""
+
+    ROLES: ClassVar[tuple[str, ...]] = ("teacher",)
+    READS: ClassVar[tuple[str, ...]] = ("images", "table")
+
+    learns: dict[str, Any] = field(
+        default_factory=lambda: {"hard": LABELS, "soft": TEACHER}, metadata={"key": "heads"}
+    )
+    """Heads by name, and what each learns from: `labels`, `teacher`, or a list of both."""
+    temperature: float = 2.0
+    """T of the paper's equation 4."""
+    label_weight: float = 1.0
+    """lambda_1, of the cross-entropy with the labels."""
+    teacher_weight: float = 1.0
+    """lambda_2, of the distillation."""
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "label_weight", "teacher_weight")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature={self.temperature} must be positive")
+        if not self.learns:
+            raise ConfigError("heads={} has no head: name one, such as {classifier: teacher}")
+        for head in self.learns:
+            for target in self.targets(head):
+                if target not in (LABELS, TEACHER):
+                    raise ConfigError(f"heads.{head}={target} is neither labels nor teacher")
+
+    def targets(self, head: str) -> list[str]:
+        """Return what a head learns from."""
+        value = self.learns[head]
+        return list(value) if isinstance(value, list) else [value]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(self.learns)
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        return ("logits", "features", "topk")
+
+
+def _not_negative(values: object, *names: str) -> None:
+    for name in names:
+        if getattr(values, name) < 0:
+            raise ConfigError(f"{name}={getattr(values, name)} must be at least 0")

@@ -1,0 +1,1 @@
+"""Self-supervised tasks beside a supervised loss."""

@@ -1,0 +1,452 @@
+"""From a recipe to its graph: references followed, what is shared found, what can't be refused.
+
+Without PyTorch: options are known without the classes that they configure.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastssd.config import Budget, Config, ModelConfig, TableConfig
+from fastssd.core import schema
+from fastssd.core.tree import Leaf, Tree, copied, merged, nearest, origin_of, tree_of
+from fastssd.data.plans import check_sampler
+from fastssd.errors import ConfigError
+from fastssd.methods.options import MethodOptions
+from fastssd.methods.registry import METHODS
+from fastssd.recipe_file import MethodFile, Recipe, budget_of
+from fastssd.runtime.blocks import StageKeys, TableKeys
+from fastssd.runtime.graph import ONLY_STAGE, Graph, PlanOfTable, Stage, Table
+from fastssd.runtime.identity import Facts, stage_identity, table_identity
+
+_STAGE_KEYS = frozenset(schema.keys_of(StageKeys))
+_DEFAULT_TEMPERATURE = 2.0
+
+
+def make_graph(recipe: Recipe, facts: Facts | None = None) -> Graph:
+    """Return the graph of a recipe.
+
+    Args:
+        recipe: With its methods.
+        facts: Of dataset and machine; without them nodes have no lasting identity.
+
+    Raises:
+        ConfigError: Naming what does not fit, with file and line.
+    """
+    stages: list[Stage] = []
+    asked: dict[tuple[str, str, int], Stage] = {}
+    seeds = recipe.config.all_seeds
+    for seed in seeds:
+        maker = _Maker(
+            recipe=recipe,
+            facts=facts or Facts(),
+            seed=seed,
+            prefix=f"seed-{seed}/" if len(seeds) > 1 else "",
+        )
+        for method in recipe.methods:
+            for name in method.stages:
+                maker.stage(method, name)
+        stages += maker.stages.values()
+        asked |= {(method, name, seed): stage for (method, name), stage in maker.asked.items()}
+    return Graph(stages=stages, asked=asked)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A stage's or table's block, with what messages need to know of it."""
+
+    method: MethodFile
+    name: str
+    tree: Tree
+    origin: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.method.name}.{self.name}"
+
+    def error(self, text: str, name: str | None = None) -> ConfigError:
+        """Return an error about a key of the block, or about the block."""
+        found = self.tree.get(name) if name else None
+        origin = self.origin if found is None else origin_of(found, self.origin)
+        return ConfigError(f"{origin}: {self.key}{f'.{name}' if name else ''}{text}")
+
+
+@dataclass(kw_only=True)
+class _Maker:
+    """Makes the nodes of one seed.
+
+    Attributes:
+        stages: By digest, each after those that it stands on.
+        asked: By (method, stage).
+    """
+
+    recipe: Recipe
+    facts: Facts
+    seed: int
+    prefix: str
+    stages: dict[str, Stage] = field(default_factory=dict)
+    asked: dict[tuple[str, str], Stage] = field(default_factory=dict)
+    _tables: dict[tuple[str, str], Table] = field(default_factory=dict)
+    _tables_by_digest: dict[str, Table] = field(default_factory=dict)
+    _folders: dict[str, str] = field(default_factory=dict)
+    _making: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def _config(self) -> Config:
+        return self.recipe.config
+
+    def stage(self, method: MethodFile, name: str) -> Stage:
+        """Return a method's stage, made with those that it stands on if it is not there yet."""
+        if (method.name, name) not in self.asked:
+            self._enter(method, name)
+            made = self._stage(_block(method, method.stages, name))
+            # Another method may have asked for the very same before.
+            stage = self.stages.setdefault(made.digest, made)
+            if self._folders.setdefault(stage.folder, stage.digest) != stage.digest:
+                raise ConfigError(
+                    f"{method.origin}: two different stages would have the folder {stage.folder}: "
+                    "give the variant another name"
+                )
+            self.asked[method.name, name] = stage
+            self._making.pop()
+        return self.asked[method.name, name]
+
+    def table(self, method: MethodFile, name: str) -> Table:
+        """Return a method's table, made with the stage that is asked if it is not there yet."""
+        if (method.name, name) not in self._tables:
+            self._enter(method, name)
+            made = self._table(_block(method, method.tables, name))
+            self._tables[method.name, name] = self._shared(made)
+            self._making.pop()
+        return self._tables[method.name, name]
+
+    def _enter(self, method: MethodFile, name: str) -> None:
+        node = (method.name, name)
+        if node in self._making:
+            circle = " -> ".join(".".join(each) for each in [*self._making, node])
+            raise ConfigError(f"{method.origin}: stages stand on each other in a circle: {circle}")
+        self._making.append(node)
+
+    def _owner(self, block: _Block, reference: str, kind: str) -> tuple[MethodFile, str]:
+        """Return the method and the stage or table that a reference names."""
+        other, colon, name = reference.rpartition(":")
+        owner = self.recipe.method(other, origin=block.origin) if colon else block.method
+        parts = owner.stages if kind == "stage" else owner.tables
+        if name not in parts:
+            raise block.error(
+                f": {reference} is no {kind} of {owner.name} ({', '.join(parts) or 'it has none'})"
+                f"{nearest(name, parts)}"
+            )
+        return owner, name
+
+    def _stage(self, block: _Block) -> Stage:
+        kind, declared = _declared(block)
+        keys, options = _read(block, kind, declared)
+        config = self._config
+        budget = _budget(block, keys, declared, options, config)
+        stream, _, order = (keys.draws or "").partition("/")
+        sampler = keys.sampler or declared.SAMPLER
+        if budget is not None:
+            check_sampler(sampler, key=f"{block.key}.sampler", num_epochs=budget.epochs)
+        sources = self._sources(block, keys, declared, kind)
+        batchnorm = keys.batchnorm or config.batchnorm
+        reads = self._reads(block, keys, declared, options, kind)
+        num_views = None
+        if isinstance(reads, Table):
+            assert isinstance(reads.draws, int)
+            num_views = reads.draws
+        elif keys.bind is not None:
+            num_views = self._num_views(*self._owner(block, keys.bind, "table"))
+        stage = Stage(
+            method=block.method.name,
+            name=block.name,
+            folder=self.prefix + _folder_name(block),
+            kind=kind,
+            options=options,
+            budget=budget,
+            sampler=sampler,
+            stream=stream,
+            order=order or stream,
+            sources=sources,
+            weights=keys.weights,
+            table=reads if isinstance(reads, Table) else None,
+            num_views=num_views,
+            batchnorm=batchnorm,
+            model=_model(block, keys, config),
+            rows=keys.rows,
+            seed=self.seed,
+            identity={},
+        )
+        if reads == "plan":
+            draws = PlanOfTable(
+                sampler=sampler,
+                order=stage.order,
+                epochs=budget.epochs if budget else 0,
+                batch_size=budget.batch_size if budget else 0,
+            )
+            table = self._own_table(block, stage, "train", draws)
+            stage = dataclasses.replace(stage, table=table)
+        elif declared.READS_TRAIN:
+            stage = dataclasses.replace(stage, table=self._own_table(block, stage, "test", 1))
+        return dataclasses.replace(
+            stage, identity=stage_identity(stage, declared, config, self.facts)
+        )
+
+    def _sources(
+        self, block: _Block, keys: StageKeys, declared: type[MethodOptions], kind: str
+    ) -> dict[str, Stage]:
+        sources = {}
+        for role in ("source", "teacher"):
+            reference = getattr(keys, role)
+            if role not in declared.ROLES:
+                if reference is not None:
+                    raise block.error(f": method {kind} stands on no {role}", role)
+                continue
+            if reference is None:
+                raise block.error(f".{role} is missing: name a trained stage, such as ce:model")
+            sources[role] = self.stage(*self._owner(block, reference, "stage"))
+        return sources
+
+    def _reads(
+        self,
+        block: _Block,
+        keys: StageKeys,
+        declared: type[MethodOptions],
+        options: MethodOptions,
+        kind: str,
+    ) -> "Table | str":
+        """Return where a stage's batches come from."""
+        if not declared.TRAINS:
+            return ""
+        wanted = keys.reads or declared.READS[0]
+        if wanted in ("plan", "images"):
+            if wanted not in declared.READS:
+                raise block.error(f"={wanted}: method {kind} does not read {wanted}", "reads")
+            return wanted
+        if "table" not in declared.READS:
+            raise block.error(f"={wanted}: method {kind} reads no table", "reads")
+        table = self.table(*self._owner(block, wanted, "table"))
+        if table.holds.store not in options.stores:
+            remedy = f": set {block.key}.reads=plan" if "plan" in declared.READS else ""
+            raise block.error(
+                f"={wanted}: that table holds {table.holds.store}, and this stage learns from "
+                f"{' or '.join(options.stores)}{remedy}",
+                "reads",
+            )
+        return table
+
+    def _own_table(
+        self, block: _Block, stage: Stage, transform: str, draws: int | PlanOfTable
+    ) -> Table:
+        """Return the table of a stage that names none: of its plan, or of every image once."""
+        source = stage.sources["source"]
+        self._check_table(block, stage.batchnorm)
+        _check_crops(block, source, stage.stream, transform)
+        table = Table(
+            folder=f"{stage.folder}-table",
+            source=source,
+            head=stage.options.head,
+            weights=stage.weights,
+            stream=stage.stream if transform == "train" else "test",
+            transform=transform,
+            batchnorm=stage.batchnorm,
+            draws=draws,
+            holds=_store_for(stage.options, self._config.tables),
+            temperature=_DEFAULT_TEMPERATURE,
+            identity={},
+        )
+        return self._shared(
+            dataclasses.replace(table, identity=table_identity(table, self._config, self.facts))
+        )
+
+    def _shared(self, table: Table) -> Table:
+        """Return the same table, if another stage has asked for it before."""
+        return self._tables_by_digest.setdefault(table.digest, table)
+
+    def _check_table(self, block: _Block, batchnorm: str) -> None:
+        if batchnorm == "batch":
+            raise block.error(
+                ": batchnorm=batch makes an image's logits depend on its batch, so no table can "
+                f"hold them: set {block.method.name}.STAGE.reads=images for the stages that read "
+                "a table, or batchnorm to frozen or recalibrated"
+            )
+
+    def _table(self, block: _Block) -> Table:
+        keys = schema.read(block.tree, TableKeys, key=block.key, where=block.origin)
+        source = self.stage(*self._owner(block, keys.source, "stage"))
+        head = keys.head or source.options.heads[0]
+        if head not in source.options.heads:
+            raise block.error(
+                f"={head}: {source.label} has {', '.join(source.options.heads)}", "head"
+            )
+        batchnorm = keys.batchnorm or self._config.batchnorm
+        self._check_table(block, batchnorm)
+        table = Table(
+            folder=f"{self.prefix}{block.method.name}-{block.name}",
+            source=source,
+            head=head,
+            weights=keys.weights,
+            stream=keys.draws.partition("/")[0],
+            transform=keys.transform,
+            batchnorm=batchnorm,
+            draws=self._num_views(block.method, block.name),
+            holds=_holds(block, keys, self._config.tables),
+            temperature=_temperature(block),
+            identity={},
+        )
+        _check_crops(block, source, table.stream, table.transform)
+        return dataclasses.replace(table, identity=table_identity(table, self._config, self.facts))
+
+    def _num_views(self, method: MethodFile, name: str) -> int:
+        """Return a table's views: as many as it says, or one for each epoch of its longest reader."""
+        block = _block(method, method.tables, name)
+        given, views = block.tree.get("views"), self._config.tables.views
+        if given is not None and (said := schema.convert(given, int, f"{block.key}.views")):
+            views = said
+        if views < 0:
+            raise block.error(f"={views} must be at least 0", "views")
+        if views:
+            return views
+        epochs = [
+            budget_of(tree.get("budget"), self._config, key=stage, where=method.origin).epochs
+            for stage, tree in method.stages.items()
+            if name in (_text(tree.get("reads")), _text(tree.get("bind")))
+        ]
+        return max(epochs, default=1)
+
+
+def _block(method: MethodFile, parts: Any, name: str) -> _Block:  # noqa: ANN401 - trees by name
+    tree = copied(parts[name])
+    return _Block(method, name, tree, origin_of(tree, method.origin))
+
+
+def _folder_name(block: _Block) -> str:
+    if list(block.method.stages) == [ONLY_STAGE]:
+        return block.method.name
+    return f"{block.method.name}-{block.name}"
+
+
+def _declared(block: _Block) -> tuple[str, type[MethodOptions]]:
+    name = _text(block.tree.get("method"))
+    if name is None:
+        raise block.error(f".method is missing: one of {', '.join(METHODS)}")
+    if name not in METHODS:
+        raise block.error(
+            f"={name} is none of {', '.join(METHODS)}{nearest(name, METHODS)}", "method"
+        )
+    return name, METHODS.options(name)
+
+
+def _read(block: _Block, kind: str, declared: type[MethodOptions]) -> tuple[StageKeys, Any]:
+    """Return a block's keys that all stages have, and its method's own.
+
+    Raises:
+        ConfigError: A line for every key that is neither, or is wrong.
+    """
+    theirs = schema.keys_of(declared)
+    own = {name: value for name, value in block.tree.items() if name in theirs}
+    common = {name: value for name, value in block.tree.items() if name in _STAGE_KEYS - own.keys()}
+    valid = [*theirs, *_STAGE_KEYS]
+    problems = [
+        str(
+            block.error(
+                f" is no key of method {kind}"
+                + nearest(name, valid).replace("mean ", f"mean {block.key}."),
+                name,
+            )
+        )
+        for name in block.tree
+        if name not in own and name not in common
+    ]
+    found = []
+    for values, wanted in ((common, StageKeys), (own, declared)):
+        try:
+            found.append(schema.read(values, wanted, key=block.key, where=block.origin))
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    keys, options = found
+    assert isinstance(keys, StageKeys)
+    for head in keys.rows:
+        if head not in options.heads:
+            raise block.error(f".{head}: its heads are {', '.join(options.heads)}", "rows")
+    return keys, options
+
+
+def _budget(
+    block: _Block,
+    keys: StageKeys,
+    declared: type[MethodOptions],
+    options: MethodOptions,
+    config: Config,
+) -> Budget | None:
+    if not declared.TRAINS:
+        for name in ("budget", "draws", "sampler", "reads", "bind"):
+            if getattr(keys, name) is not None:
+                raise block.error(": this method trains nothing over epochs", name)
+        return None
+    if keys.draws is None:
+        raise block.error(".draws is missing: name a stream of crops, such as features")
+    budget = budget_of(
+        block.tree.get("budget"), config, key=f"{block.key}.budget", where=block.origin
+    )
+    try:
+        options.check(budget)
+    except ConfigError as error:
+        raise block.error(f": {error}") from error
+    return budget
+
+
+def _model(block: _Block, keys: StageKeys, config: Config) -> ModelConfig:
+    if not keys.model:
+        return config.model
+    changes = tree_of(keys.model, block.origin)
+    values = merged([tree_of(schema.to_plain(config.model), block.origin), changes])
+    return schema.read(values, ModelConfig, key=f"{block.key}.model", where=block.origin)
+
+
+def _store_for(options: MethodOptions, tables: TableConfig) -> TableConfig:
+    """Return what a table of a stage's own draws holds: the recipe's choice where it serves."""
+    allowed = [store for store in options.stores if store != "topk"] or ["logits"]
+    store: Any = tables.store if tables.store in allowed else allowed[0]
+    return TableConfig(store=store, dtype=tables.dtype)
+
+
+def _holds(block: _Block, keys: TableKeys, tables: TableConfig) -> TableConfig:
+    names = [name for name in TableConfig.__dataclass_fields__ if name != "views"]
+    values = {name: getattr(tables, name) for name in names}
+    said = {name: value for name in names if (value := getattr(keys, name)) is not None}
+    if values["store"] == "topk" and "store" not in said:
+        values["store"] = "logits"  # Only a teacher's table can hold its top logits: it says so.
+    try:
+        return TableConfig(**{**values, **said})
+    except ConfigError as error:
+        raise block.error(f": {error}") from error
+
+
+def _temperature(block: _Block) -> float:
+    """Return the temperature of the stage that reads a `topk` table: it holds for that alone."""
+    for tree in block.method.stages.values():
+        if _text(tree.get("reads")) == block.name:
+            leaf = tree.get("temperature")
+            return float(leaf.value) if isinstance(leaf, Leaf) else _DEFAULT_TEMPERATURE
+    return _DEFAULT_TEMPERATURE
+
+
+def _check_crops(block: _Block, source: Stage, stream: str, transform: str) -> None:
+    """Refuse to tabulate a network on the very crops that its weights were trained on."""
+    trained = source
+    while "source" in trained.sources:  # The network of a re-balanced classifier is its source's.
+        trained = trained.sources["source"]
+    if transform == "train" and trained.stream == stream:
+        raise block.error(
+            f"={stream}: on these crops {trained.label} was trained, and is too sure of them: "
+            "name another stream",
+            "draws",
+        )
+
+
+def _text(value: "Leaf | Tree | None") -> str | None:
+    """Return the text that stands there, if it is text."""
+    return value.value if isinstance(value, Leaf) and isinstance(value.value, str) else None
