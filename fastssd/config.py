@@ -211,7 +211,7 @@ class Config:
     """Names of `configs/methods/`, files of your own, or variants: `{name: ssd_no_task, base: ssd,
     I.task.kind: none}`."""
     budgets: dict[str, Budget] = field(default_factory=_default_budgets)
-    """By the names that methods use: `scratch` to train a network, `classifier` to re-balance one."""
+    """By the names that methods use: `scratch` trains a network, `classifier` re-balances one."""
     options: dict[str, Any] = field(default_factory=dict)
     """What this dataset asks of methods: `ldam_drw.model.loss.max_margin: 0.3`."""
     tables: TableConfig = field(default_factory=TableConfig)

@@ -5,11 +5,11 @@ command line. Nothing here imports PyTorch; what a method's own keys may be is k
 (`fastssd.runtime.graph` asks it).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_type_hints
 
 import yaml
 
@@ -47,7 +47,6 @@ class MethodFile:
         stages: By name, in the file's order.
         tables: By name.
         origin: Where it was asked for.
-        is_variant: Whether it stands inline in a recipe.
     """
 
     name: str
@@ -56,7 +55,6 @@ class MethodFile:
     stages: Mapping[str, Tree]
     tables: Mapping[str, Tree]
     origin: str
-    is_variant: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +65,14 @@ class Recipe:
         config: What is not a method's.
         path: The recipe's file.
         methods: Those asked for, in order.
-        layers: Options of all methods by name, from the weakest layer to the strongest.
+        options: What file, variants and command line say of methods, by name; a variant's own
+            stands under its name.
     """
 
     config: Config
     path: Path
     methods: Sequence[MethodFile]
-    layers: Sequence[Tree]
+    options: Tree
 
     def method(self, name: str, *, origin: str) -> MethodFile:
         """Return a method that was asked for, or whose stage another one stands on.
@@ -84,7 +83,7 @@ class Recipe:
         for method in self.methods:
             if method.name == name:
                 return method
-        return _method(name, {}, self.path, self.layers, origin)
+        return _method(name, name, self.path, self.options, origin)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -113,11 +112,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if budgets:
         values = {field: getattr(config, field) for field in config.__dataclass_fields__}
         config = Config(**{**values, "budgets": {**config.budgets, **budgets}})
-    layers = [options if isinstance(options, dict) else {}, theirs]
-    asked = tree.get("methods", Leaf(list(config.methods), str(path)))
-    methods = list(_asked(asked, path, layers))
-    _check_names(layers, methods, path)
-    return Recipe(config=config, path=path, methods=methods, layers=layers)
+    asked = list(_asked(tree.get("methods", Leaf(list(config.methods), str(path))), path))
+    options = merged([options if isinstance(options, dict) else {}, _variants(asked), theirs])
+    _check_names(options, asked, path)
+    methods = [_method(each.name, each.base, path, options, each.origin) for each in asked]
+    return Recipe(config=config, path=path, methods=methods, options=options)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -125,9 +124,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return load_recipe(path, overrides).config
 
 
-def to_yaml(config: Config) -> str:
-    """Return the config, fully resolved, as YAML that is read back to an equal one."""
-    text: str = yaml.safe_dump(schema.to_plain(config), sort_keys=False, allow_unicode=True)
+def to_yaml(recipe: Recipe) -> str:
+    """Return a recipe as YAML that is read back to an equal one, the command line's part in it."""
+    values = schema.to_plain(recipe.config)
+    values["methods"] = [
+        {"name": method.name, "base": method.base} if method.name != method.base else method.base
+        for method in recipe.methods
+    ]
+    values["options"] = plain(recipe.options)
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -189,7 +194,7 @@ def _budgets(
             continue
         for name, block in blocks.items():
             key = f"budgets.{name}"
-            defaults = Config.__dataclass_fields__["budgets"].default_factory()  # type: ignore[misc, operator]
+            defaults = Config.__dataclass_fields__["budgets"].default_factory()  # type: ignore[operator]
             known = budgets.get(name) or defaults.get(name)
             try:
                 if isinstance(block, Leaf):
@@ -244,34 +249,57 @@ def _value_of(key: str, text: str, origin: str) -> "Leaf | Tree":
 
 
 def _type_of(key: str) -> Any:  # noqa: ANN401 - a type, None where the recipe has no such key
-    import typing
-
     kind: Any = Config
     for name in key.split("."):
         fields = getattr(kind, "__dataclass_fields__", {})
-        kind = typing.get_type_hints(kind).get(name) if name in fields else None
+        kind = get_type_hints(kind).get(name) if name in fields else None
     return kind
 
 
-def _asked(asked: "Leaf | Tree", path: Path, layers: Sequence[Tree]) -> Iterator[MethodFile]:
-    """Yield the methods that a recipe's `methods` names."""
+@dataclass(frozen=True)
+class _Asked:
+    """One entry of `methods`.
+
+    Attributes:
+        name: In folders and references.
+        base: Of its file: the name, a path, or another method's for a variant.
+        changes: A variant's, to its base.
+        origin: Where it stands.
+    """
+
+    name: str
+    base: str
+    changes: Tree
+    origin: str
+
+
+def _asked(methods: "Leaf | Tree", path: Path) -> Iterator[_Asked]:
+    """Yield what a recipe's `methods` asks for."""
     names = set()
-    items = asked.value if isinstance(asked, Leaf) else [asked]
-    origin = origin_of(asked, str(path))
+    items = methods.value if isinstance(methods, Leaf) else [methods]
+    origin = origin_of(methods, str(path))
     for item in items if isinstance(items, list) else [items]:
         if isinstance(item, dict):
-            variant = copied(item)
-            name = _text(variant.pop("name", None), "name", origin)
-            base = _text(variant.pop("base", None), "base", origin)
-            method = _variant(name, base, variant, path, layers, origin)
+            changes = copied(item)
+            name = _text(changes.pop("name", None), "name", origin)
+            base = _text(changes.pop("base", None), "base", origin)
+            asked = _Asked(name, base, changes, origin)
         elif isinstance(item, str):
-            method = _method(item, {}, path, layers, origin)
+            name = Path(item).stem if item.endswith(_YAML) else item
+            asked = _Asked(name, item, {}, origin)
         else:
             raise ConfigError(f"{origin}: methods: {item!r} is no method's name")
-        if method.name in names:
-            raise ConfigError(f"{origin}: methods names {method.name} twice")
-        names.add(method.name)
-        yield method
+        if not asked.name.replace("_", "").isalnum():
+            raise ConfigError(
+                f"{origin}: methods: a name is letters, digits and _, not {asked.name!r}"
+            )
+        if asked.name in names:
+            raise ConfigError(f"{origin}: methods names {asked.name} twice")
+        names.add(asked.name)
+        yield asked
+
+
+_YAML = (".yaml", ".yml")
 
 
 def _text(leaf: "Leaf | Tree | None", key: str, origin: str) -> str:
@@ -283,76 +311,70 @@ def _text(leaf: "Leaf | Tree | None", key: str, origin: str) -> str:
     return leaf.value
 
 
-def _variant(
-    name: str, base: str, changes: Tree, path: Path, layers: Sequence[Tree], origin: str
-) -> MethodFile:
-    method = _method(base, {name: changes}, path, layers, origin, name=name)
-    for stage, block in method.stages.items():
-        said, rows = changes.get(stage), block.get("rows")
-        if isinstance(rows, dict) and not (isinstance(said, dict) and "rows" in said):
-            block["rows"] = {
-                head: Leaf(f"{row.value} ({name})", row.origin)
-                for head, row in rows.items()
-                if isinstance(row, Leaf)
-            }
-    return method
+def _variants(asked: Iterable[_Asked]) -> Tree:
+    return {each.name: each.changes for each in asked if each.changes}
 
 
-def _method(
-    asked: str,
-    variant: Mapping[str, Tree],
-    path: Path,
-    layers: Sequence[Tree],
-    origin: str,
-    *,
-    name: str | None = None,
-) -> MethodFile:
-    """Return a method's file under the layers that speak of it."""
-    file = find_method(asked, path, origin)
-    base = file.stem
-    name = name or base
-    if not name.replace("_", "").isalnum():
-        raise ConfigError(f"{origin}: a method's name is letters, digits and _, not {name!r}")
+def _method(name: str, base: str, path: Path, options: Tree, origin: str) -> MethodFile:
+    """Return a method's file under its options, and under those of the variant, if it is one."""
+    file = find_method(base, path, origin)
     content = read_yaml(file)
-    title = content.pop("title", Leaf("", str(file)))
-    sections: dict[str, Tree] = {}
-    for section in ("stages", "tables"):
-        blocks = content.pop(section, {})
-        if isinstance(blocks, Leaf) or any(isinstance(block, Leaf) for block in blocks.values()):
-            raise ConfigError(f"{origin_of(blocks, str(file))}: {section} holds blocks by name")
-        sections[section] = blocks
-    if content:
-        key = next(iter(content))
-        raise ConfigError(
-            f"{origin_of(content[key], str(file))}: {key} is no key of a method"
-            f"{nearest(key, ('title', 'stages', 'tables'))}"
-        )
-    if not sections["stages"]:
-        raise ConfigError(f"{file}: a method has stages, and this one has none")
-    *weaker, command_line = layers
-    spoken = [layer[base] for layer in weaker if base in layer]
-    if name != base:
-        spoken += [*variant.values(), *(layer[name] for layer in weaker if name in layer)]
-    else:
-        spoken += variant.values()
-    if name in command_line:
-        spoken.append(command_line[name])
-    for layer in spoken:
+    sections = _sections(content, file)
+    base = file.stem
+    own = options.get(name, {}) if name != base else {}
+    for layer in (options.get(base, {}), own):
         if isinstance(layer, Leaf):
             raise ConfigError(
-                f"{layer.origin}: options.{name} is a block of stages: set {name}.STAGE.KEY"
+                f"{layer.origin}: {name} is a method: set a key of one of its stages, such as "
+                f"{name}.{next(iter(sections['stages']))}.KEY"
             )
         for part, block in layer.items():
             _put_over(part, block, sections, name, origin_of(block, origin))
+    if name != base:
+        _rename_rows(sections["stages"], own, name)
+    title = content.get("title")
     return MethodFile(
         name=name,
         base=base,
         title=str(title.value) if isinstance(title, Leaf) else "",
-        stages=sections["stages"],  # type: ignore[arg-type]
-        tables=sections["tables"],  # type: ignore[arg-type]
+        stages=cast(dict[str, Tree], sections["stages"]),
+        tables=cast(dict[str, Tree], sections["tables"]),
         origin=origin,
-        is_variant=name != base,
     )
+
+
+def _sections(content: Tree, file: Path) -> dict[str, Tree]:
+    """Return a method's stages and tables.
+
+    Raises:
+        ConfigError: If the file has anything else, or no stage.
+    """
+    sections: dict[str, Tree] = {}
+    for section in ("stages", "tables"):
+        blocks = content.get(section, {})
+        if isinstance(blocks, Leaf) or any(isinstance(block, Leaf) for block in blocks.values()):
+            raise ConfigError(f"{origin_of(blocks, str(file))}: {section} holds blocks by name")
+        sections[section] = copied(blocks)
+    for key, value in content.items():
+        if key not in (*sections, "title"):
+            raise ConfigError(
+                f"{origin_of(value, str(file))}: {key} is no key of a method"
+                f"{nearest(key, (*sections, 'title'))}"
+            )
+    if not sections["stages"]:
+        raise ConfigError(f"{file}: a method has stages, and this one has none")
+    return sections
+
+
+def _rename_rows(stages: Tree, own: "Leaf | Tree", name: str) -> None:
+    """Let a variant's rows have its name, where it gives them none of its own."""
+    for stage, block in stages.items():
+        said = own.get(stage) if isinstance(own, dict) else None
+        rows = block.get("rows") if isinstance(block, dict) else None
+        if isinstance(rows, dict) and not (isinstance(said, dict) and "rows" in said):
+            for head, row in rows.items():
+                if isinstance(row, Leaf):
+                    rows[head] = Leaf(f"{row.value} ({name})", row.origin)
 
 
 def _put_over(
@@ -394,9 +416,13 @@ def find_method(name: str, recipe: Path, origin: str) -> Path:
 
 def method_files(recipe: Path | None = None) -> dict[str, Path]:
     """Return the methods that are found by name, and their files."""
-    folders = [Path(str(resources.files("fastssd"))) / "configs" / "methods"]
-    for entry in metadata.entry_points(group=METHODS_GROUP):
-        folders.append(Path(str(resources.files(entry.value))))
+    folders = [
+        Path(str(resources.files("fastssd"))) / "configs" / "methods",
+        *(
+            Path(str(resources.files(entry.value)))
+            for entry in metadata.entry_points(group=METHODS_GROUP)
+        ),
+    ]
     if recipe is not None:
         folders.append(recipe.parent / "methods")
     return {
@@ -407,26 +433,23 @@ def method_files(recipe: Path | None = None) -> dict[str, Path]:
     }
 
 
-def _check_names(layers: Sequence[Tree], methods: Sequence[MethodFile], path: Path) -> None:
+def _check_names(options: Tree, asked: Iterable[_Asked], path: Path) -> None:
     """Refuse options of what is neither a key of the recipe nor a method.
 
     Raises:
-        ConfigError: Naming the nearest.
+        ConfigError: A line for each, naming the nearest.
     """
-    known = {**method_files(path), **{method.name: None for method in methods}}
-    known |= {method.base: None for method in methods}
-    keys = [*schema.keys_of(Config), *known]
-    for layer in layers:
-        for name, block in layer.items():
-            if name not in known:
-                key = next((f"{name}.{key}" for key, _ in leaves({"": block})), name).replace(
-                    "..", "."
-                )
-                key = name if isinstance(block, Leaf) else f"{name}.{next(leaves(block), ('',))[0]}"
-                raise ConfigError(
-                    f"{origin_of(block, str(path))}: {key} is neither a key of a recipe nor of a "
-                    f"method{nearest(name, keys)}"
-                )
+    known = {*method_files(path), *(each.name for each in asked)}
+    problems = []
+    for name, block in options.items():
+        if name not in known:
+            key = name if isinstance(block, Leaf) else f"{name}.{next(leaves(block), ('',))[0]}"
+            problems.append(
+                f"{origin_of(block, str(path))}: {key} is neither a key of a recipe nor of a "
+                f"method{nearest(name, [*schema.keys_of(Config), *sorted(known)])}"
+            )
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def methods_as_plain(methods: Sequence[MethodFile]) -> dict[str, Any]:
@@ -443,18 +466,3 @@ def methods_as_plain(methods: Sequence[MethodFile]) -> dict[str, Any]:
         }
         for method in methods
     }
-
-
-__all__ = [
-    "MethodFile",
-    "Recipe",
-    "budget_of",
-    "find_method",
-    "load_config",
-    "load_recipe",
-    "merged",
-    "method_files",
-    "methods_as_plain",
-    "rescaled",
-    "to_yaml",
-]

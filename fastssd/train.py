@@ -21,9 +21,8 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from fastssd.config import Config
 from fastssd.errors import ConfigError, FastssdError
-from fastssd.recipe_file import load_config
+from fastssd.recipe_file import Recipe, load_recipe
 from fastssd.runtime.launchers import follow_launcher
 from fastssd.runtime.run_directory import Status, claimed
 
@@ -55,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
     options = _parser().parse_args(arguments)
     try:
-        config = load_config(options.config, options.overrides)
+        recipe = load_recipe(options.config, options.overrides)
     except ConfigError as error:
         return _say(error)
-    return _run(config)
+    return _run(recipe)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,22 +74,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(config: Config) -> int:
-    """Run a config's stages in this process."""
+def _run(recipe: Recipe) -> int:
+    """Run a recipe's stages in this process."""
     from fastssd.runtime.session import is_main_process
 
     signals = Signals()
     follow_launcher()
-    output, is_main = Path(config.output), is_main_process()
+    output, is_main = Path(recipe.config.output), is_main_process()
     status = Status(output / "status.json", is_main=is_main)
     try:
-        with claimed(output, config, write=is_main):
-            return _run_claimed(config, signals, status)
+        with claimed(output, recipe, write=is_main):
+            return _run_claimed(recipe, signals, status)
     except FastssdError as error:
         return _say(error)  # And leave the status of the run that is there as it is.
 
 
-def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
+def _run_claimed(recipe: Recipe, signals: Signals, status: Status) -> int:
     """Run a config's stages in a run directory that is this run's, and keep its status."""
     from fastssd.runtime.session import Session
     from fastssd.runtime.stop_signal import Stopped
@@ -102,8 +101,8 @@ def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
     try:
         status.running(None)
         with (
-            Liveness(config.watchdog, tell=hung) as liveness,
-            Session(config, requested_signal=lambda: signals.number, liveness=liveness) as session,
+            Liveness(recipe.config.watchdog, tell=hung) as liveness,
+            Session(recipe, requested_signal=lambda: signals.number, liveness=liveness) as session,
         ):
             session.run(on_stage=status.running)
     except Stopped as stopped:

@@ -1,4 +1,4 @@
-"""What the processes of a run do together, as functions: a room that needs them needs no launcher."""
+"""What the processes of a run do together, as functions, so that no room needs a launcher."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

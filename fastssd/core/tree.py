@@ -90,19 +90,21 @@ def merge(tree: Tree, later: Tree) -> None:
     was there: its other keys were those of the former kind.
     """
     for name, value in later.items():
-        old = tree.get(name)
-        if isinstance(old, dict) or isinstance(value, dict):
-            old, value = _as_block(name, old), _as_block(name, value)
-        if not isinstance(value, dict) or not isinstance(old, dict):
-            tree[name] = copied(value) if isinstance(value, dict) else value
-        elif _kind(value) not in (None, _kind(old)):
-            tree[name] = copied(value)
+        old, new = tree.get(name), value
+        if isinstance(old, dict) or isinstance(new, dict):
+            old = None if old is None else _as_block(name, old)
+            new = _as_block(name, new)
+        if not isinstance(new, dict):
+            tree[name] = new
+        elif not isinstance(old, dict) or _kind(new) not in (None, _kind(old)):
+            tree[name] = copied(new)
         else:
-            tree[name] = old = copied(old)
-            merge(old, value)
+            block = copied(old)
+            merge(block, new)
+            tree[name] = block
 
 
-def _as_block(name: str, value: "Leaf | Tree | None") -> "Leaf | Tree | None":
+def _as_block(name: str, value: "Leaf | Tree") -> "Leaf | Tree":
     """Return a text as the block that it is short for."""
     if isinstance(value, Leaf) and isinstance(value.value, str):
         return {short_key(name): value}
@@ -199,21 +201,21 @@ def read_value(text: str) -> Any:  # noqa: ANN401 - what YAML can hold
         raise ValueError(" ".join(str(error).split())) from error
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML's safe subset without aliases, which no settings need and few bytes can blow up."""
 
     nodes = 0
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
             raise ValueError(f"line {mark.line + 1}: aliases (*name) are not read: write the value")
         self.nodes += 1
         self.depth += 1
         if self.nodes > MAX_NODES or self.depth > MAX_DEPTH:
             raise ValueError(f"more than {MAX_NODES:,} values, or nested beyond {MAX_DEPTH} levels")
-        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+        node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
@@ -221,9 +223,10 @@ class _Loader(yaml.SafeLoader):
 def _composed(text: str, path: Path | None) -> yaml.Node | None:
     loader = _Loader(text)
     try:
-        return loader.get_single_node()  # type: ignore[no-untyped-call, no-any-return]
+        node: yaml.Node | None = loader.get_single_node()
+        return node
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _repeated(node: yaml.Node, prefix: str) -> Iterator[str]:
@@ -264,4 +267,4 @@ def _tree(node: yaml.MappingNode, path: Path) -> Tree:
 
 
 def _value(node: yaml.Node) -> Any:  # noqa: ANN401 - what YAML can hold
-    return yaml.constructor.SafeConstructor().construct_document(node)  # type: ignore[no-untyped-call]
+    return yaml.constructor.SafeConstructor().construct_document(node)

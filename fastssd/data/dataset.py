@@ -1,5 +1,6 @@
 """Opening a dataset directory: `meta.json` and the splits, checked against each other."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -223,3 +224,9 @@ def _meta_problem(meta: Any) -> str | None:  # noqa: ANN401
         if len(per_class) != len(meta["classes"]):
             return f"split {split!r} counts {len(per_class)} of {len(meta['classes'])} classes"
     return None
+
+
+def dataset_identity(dataset: Dataset) -> dict[str, Any]:
+    """Return what tells a dataset from any other: its name, and a digest of its `meta.json`."""
+    content = (dataset.path / META_FILE).read_bytes()
+    return {"name": dataset.name, "meta": hashlib.sha256(content).hexdigest()}

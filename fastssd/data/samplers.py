@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from fastssd.core import counter_rng
+from fastssd.core.class_frequency import Float64, effective_number, inverse_power
 from fastssd.data.class_index import ClassIndex
-from fastssd.data.class_weights import Float64, effective_number, inverse_power
 from fastssd.data.draw_kernels import from_cycles, running_count, search, within
 from fastssd.data.draws import Int64
 from fastssd.errors import ConfigError

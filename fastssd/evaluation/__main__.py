@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastssd.core.files import write_atomically
 from fastssd.errors import ConfigError, FastssdError
-from fastssd.recipe_file import load_config
+from fastssd.recipe_file import load_recipe
 
 CONFIG = "config.yaml"
 
@@ -41,14 +41,14 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
     overrides = [f"data.path={options.dataset}", f"output={run}", f"data.decoder={options.decoder}"]
     if options.split:
         overrides.append(f"data.test={options.split}")
-    config = load_config(run / CONFIG, overrides)
+    recipe = load_recipe(run / CONFIG, overrides)
 
     from fastssd.runtime.session import Session
     from fastssd.runtime.watchdog import Liveness
 
     with (
-        Liveness(config.watchdog, tell=lambda message: None) as liveness,
-        Session(config, requested_signal=lambda: 0, liveness=liveness) as session,
+        Liveness(recipe.config.watchdog, tell=lambda message: None) as liveness,
+        Session(recipe, requested_signal=lambda: 0, liveness=liveness) as session,
     ):
         return session.evaluate(only=only)
 

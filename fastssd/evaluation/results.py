@@ -17,6 +17,8 @@ from fastssd.errors import DataError
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+RECALIBRATED = "recalibrated-{}.safetensors"
+"""BatchNorm statistics refreshed for who stands on the stage, by what they depend on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,1 +1,1 @@
-"""The losses of the stages, as plain functions of tensors."""
+"""Losses as functions of tensors, and as modules that a stage names."""

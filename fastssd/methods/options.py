@@ -28,6 +28,8 @@ class MethodOptions:
     """What batches may be read from, the default first: `images`; `plan`, a table of the stage's
     own draws; `table`, one that the method's file names."""
 
+    SEES_IMAGES: ClassVar[bool] = True
+    """Whether it needs images also where a table is read."""
     READS_TRAIN: ClassVar[bool] = False
     """Whether it is made, without training, from the features of every training image."""
 
@@ -98,12 +100,14 @@ class InstanceOptions:
             raise ConfigError(f"temperature={self.temperature} must be positive")
 
 
+_HERE, _TASKS = "fastssd.methods.options", "fastssd.methods.tasks"
+
 TASKS: Registry[Any] = Registry(
     "task",
     {
-        "none": "fastssd.methods.tasks.task:NoTask fastssd.methods.options:NoTaskOptions",
-        "rotation": "fastssd.methods.tasks.rotation:Rotation fastssd.methods.options:RotationOptions",
-        "instance": "fastssd.methods.tasks.instance:Instance fastssd.methods.options:InstanceOptions",
+        "none": f"{_TASKS}.task:NoTask {_HERE}:NoTaskOptions",
+        "rotation": f"{_TASKS}.rotation:Rotation {_HERE}:RotationOptions",
+        "instance": f"{_TASKS}.instance:Instance {_HERE}:InstanceOptions",
     },
     group="fastssd.tasks",
 )
@@ -167,6 +171,7 @@ class ClassifierOptions(MethodOptions):
 
     ROLES: ClassVar[tuple[str, ...]] = ("source",)
     SAMPLER: ClassVar[str] = "class_aware"
+    SEES_IMAGES: ClassVar[bool] = False
     READS: ClassVar[tuple[str, ...]] = ("plan", "table", "images")
 
     learn: list[Literal["scales", "weights"]] = field(default_factory=lambda: ["scales"])

@@ -4,15 +4,18 @@ from typing import Any
 
 from fastssd.core.registry import Registry
 
+_HERE = "fastssd.methods"
+_OPTIONS, _POSTHOC = f"{_HERE}.options", f"{_HERE}.posthoc"
+
 METHODS: Registry[Any] = Registry(
     "method",
     {
-        "supervised": "fastssd.methods.supervised:Supervised fastssd.methods.options:SupervisedOptions",
-        "classifier": "fastssd.methods.classifier:Classifier fastssd.methods.options:ClassifierOptions",
-        "distill": "fastssd.methods.distill:Distill fastssd.methods.options:DistillOptions",
-        "tau_norm": "fastssd.methods.posthoc.stage:TauNormStage fastssd.methods.posthoc.options:TauNormOptions",
-        "ncm": "fastssd.methods.posthoc.stage:NcmStage fastssd.methods.posthoc.options:NcmOptions",
-        "la_posthoc": "fastssd.methods.posthoc.stage:LaStage fastssd.methods.posthoc.options:LaPosthocOptions",
+        "supervised": f"{_HERE}.supervised:Supervised {_OPTIONS}:SupervisedOptions",
+        "classifier": f"{_HERE}.classifier:Classifier {_OPTIONS}:ClassifierOptions",
+        "distill": f"{_HERE}.distill:Distill {_OPTIONS}:DistillOptions",
+        "tau_norm": f"{_POSTHOC}.stage:TauNormStage {_POSTHOC}.options:TauNormOptions",
+        "ncm": f"{_POSTHOC}.stage:NcmStage {_POSTHOC}.options:NcmOptions",
+        "la_posthoc": f"{_POSTHOC}.stage:LaStage {_POSTHOC}.options:LaPosthocOptions",
     },
     group="fastssd.training",
 )

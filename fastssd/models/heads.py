@@ -6,11 +6,15 @@ All draw their initial weights from PyTorch's global generator: build them insid
 Shape letters: B images in the batch, C classes, D width of the feature.
 """
 
+from dataclasses import asdict
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastssd.core.registry import unknown_choice
+from fastssd.models.head_options import CosineOptions, LinearOptions
+from fastssd.models.registry import HEADS
 
 NUM_ANGLES = 4
 """0, 90, 180 and 270 degrees."""
@@ -23,6 +27,11 @@ class LinearHead(nn.Linear):
         BBN, classifier-balancing and SSD all leave the classifier at that default, whatever
         their backbones' initialisation.
     """
+
+    Options = LinearOptions
+
+    cosine_scale = None
+    """Its logits are no multiples of cosines."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__(width, num_classes)
@@ -38,21 +47,43 @@ class CosineHead(nn.Module):
         num_classes: C.
         scale: Largest logit possible.
         learnable_scale: Whether the scale is trained with the weights.
+        init: The weight vectors' length at first. Only directions make the logits, but the
+            gradient by a weight vector goes with 1 / its length, so that a step turns it by
+            rate / length^2. `normal` has a length of about sqrt(width), in directions that are
+            uniform; `unit` has 1 and the directions of vectors uniform in a cube, as LDAM-DRW's
+            and RIDE's NormedLinear has (OLTR's CosNorm has about 0.6). Weight decay shortens the
+            vectors and so evens the two out, the slower the smaller rate times decay is.
+
+    Attributes:
+        cosine_scale: The scale if it is fixed, else None.
 
     Source:
         Gidaris and Komodakis, "Dynamic few-shot visual learning without forgetting" (CVPR 2018);
-        the scale of 16 as in OLTR.
+        the scale of 16 as in OLTR; with scale 30 and `unit` LDAM-DRW:models/resnet_cifar.py.
     """
+
+    Options = CosineOptions
 
     scale: Tensor
 
     def __init__(
-        self, width: int, num_classes: int, *, scale: float = 16.0, learnable_scale: bool = False
+        self,
+        width: int,
+        num_classes: int,
+        *,
+        scale: float = 16.0,
+        learnable_scale: bool = False,
+        init: Literal["normal", "unit"] = "normal",
     ) -> None:
         super().__init__()
+        self.cosine_scale = None if learnable_scale else scale
         self.weight = nn.Parameter(torch.empty(num_classes, width))
-        # Only the directions count, and those of normal vectors are uniform.
-        nn.init.normal_(self.weight)
+        if init == "unit":
+            nn.init.uniform_(self.weight, -1, 1)
+            with torch.no_grad():
+                self.weight.copy_(F.normalize(self.weight, dim=1))
+        else:
+            nn.init.normal_(self.weight)
         if learnable_scale:
             self.scale = nn.Parameter(torch.tensor(scale))
         else:
@@ -123,23 +154,32 @@ class ClassScale(nn.Module):
         return logits_BC * self.scale
 
 
-HEADS: dict[str, type[LinearHead] | type[CosineHead]] = {
-    "linear": LinearHead,
-    "cosine": CosineHead,
-}
-
-
-def build_head(kind: str, width: int, num_classes: int) -> LinearHead | CosineHead:
+def build_head(
+    kind: str,
+    width: int,
+    num_classes: int,
+    options: Any = None,  # noqa: ANN401 of the head's own type
+) -> nn.Module:
     """Return a classifier: (B, width) features to (B, num_classes) logits.
 
     Args:
-        kind: A key of `HEADS`.
+        kind: A name of `HEADS`.
         width: Of the feature.
         num_classes: Of the logits.
+        options: Of that head's `Options`; their defaults if omitted.
 
     Raises:
         ConfigError: If there is no head of that kind.
+        TypeError: If the options are another head's.
     """
-    if kind not in HEADS:
-        raise unknown_choice("head", kind, HEADS)
-    return HEADS[kind](width, num_classes)
+    head = HEADS[kind]
+    if options is not None and not isinstance(options, head.Options):
+        raise TypeError(f"head {kind} takes {head.Options.__name__}, not {options!r}")
+    built: nn.Module = head(width, num_classes, **({} if options is None else asdict(options)))
+    return built
+
+
+def cosine_scale(head: nn.Module) -> float | None:
+    """Return what a head multiplies cosines by, None if its logits are no fixed multiple of them."""
+    scale: float | None = getattr(head, "cosine_scale", None)
+    return scale

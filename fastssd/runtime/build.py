@@ -1,47 +1,44 @@
-"""From a job to a stage with its feed: a new kind of stage is a builder and a line in KINDS."""
+"""From nodes of a graph to modules and batches: networks with their sources, tables, draws."""
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from torch import Tensor, nn
+import numpy as np
+import torch
 
-from fastssd.config import TrainingConfig
 from fastssd.core import collectives
+from fastssd.data.dataset import Split
+from fastssd.data.decode.decoders import FFCV
+from fastssd.data.draws import Draws
+from fastssd.data.loader import Fetch
 from fastssd.data.plans import Plan
-from fastssd.methods.batch import Batch
-from fastssd.methods.classifier import BalanceStage
-from fastssd.methods.distill import DistillStage
-from fastssd.methods.method import Stage
-from fastssd.methods.supervised import build_feature_stage
-from fastssd.models.backbone import Backbone
+from fastssd.data.workers import Source, together
+from fastssd.evaluation.results import RECALIBRATED
+from fastssd.methods.method import Method, Parts
+from fastssd.methods.posthoc.features import FeatureSet
+from fastssd.methods.registry import METHODS
 from fastssd.models.frozen import recalibrate
-from fastssd.models.networks import BalancedNetwork, FrozenNetwork
-from fastssd.runtime.context import Context, Stream
-from fastssd.runtime.jobs import Job, jobs_of
-from fastssd.tables.rows import Rows
-from fastssd.tables.table import Table
+from fastssd.models.networks import BalancedNetwork
+from fastssd.runtime.context import Context
+from fastssd.runtime.graph import PlanOfTable, Stage, Table
+from fastssd.tables.fetch import TableFetch
+from fastssd.tables.kept import choose_k
+from fastssd.tables.manifest import Manifest, found_manifest
+from fastssd.tables.reader import Reader
+from fastssd.tables.rows import DistinctDraws, EveryView, Rows
+from fastssd.tables.stores import FeaturesStore, LogitsStore, Store, TopStore
+from fastssd.tables.table import Table as OpenTable
 from fastssd.tables.tabulate import tabulated
-from fastssd.tables.wanted import (
-    TABLE,
-    WantedTable,
-    frozen_store,
-    num_shared_views,
-    plan_rows,
-    shared_rows,
-    shares_table,
-    teacher_store,
-)
-from fastssd.training.batches import Feed
+from fastssd.training.batches import Batches
 from fastssd.training.checkpoints import WEIGHTS, load_weights, save_weights
+from fastssd.training.counting import every_image, in_order
 
-RECALIBRATED = "recalibrated.safetensors"
-FEATURES_PART = "features"
-"""Stage I and the CE baseline start from the same weights and see images in the same order: what
-is left between them is the self-supervised task."""
+TEST = "test"
+_RECALIBRATION = "recalibrate"
 
 
 @dataclass(kw_only=True)
@@ -49,222 +46,277 @@ class Prepared:
     """A stage ready to be trained.
 
     Attributes:
-        stage: With its initial weights.
-        feed: Its batches.
-        training: Its budget.
+        method: With its initial weights.
+        batches: What it is trained on.
         seconds: What preparing took, by part.
     """
 
-    stage: Stage
-    feed: Feed
-    training: TrainingConfig
+    method: Method
+    batches: Batches
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def prepare(job: Job, context: Context) -> Prepared:
-    """Return a job's stage and feed; tables that it needs are made."""
-    return KINDS[job.kind](job, context)
-
-
-def trained_stage(folder: str, context: Context) -> Stage:
-    """Return a finished job's stage with its final weights, on the device."""
-    job = next(job for job in jobs_of(context.config) if job.folder == folder)
-    stage = build_stage(job, context)
-    load_weights(context.output / folder / WEIGHTS["last"], stage)
-    return context.on_device(stage)
-
-
-def _prepare_features(job: Job, context: Context) -> Prepared:
-    training = context.config.features
-    augmentation = context.augmentation(
-        "features", key=job.task == "instance", rotate=job.task == "rotation"
-    )
-    plan = context.plan(training, stream="features", part=FEATURES_PART)
-    return Prepared(
-        stage=build_stage(job, context),
-        feed=context.feed(training, plan, augmentation),
-        training=training,
-    )
-
-
-def _prepare_balance(job: Job, context: Context) -> Prepared:
-    training = context.config.balance
-    stage = context.on_device(build_stage(job, context))
-    assert isinstance(stage, BalanceStage)
-    assert stage.network.frozen is not None
-    frozen = stage.network.frozen
+def prepare(stage: Stage, context: Context) -> Prepared:
+    """Return a stage's method and batches; a table that it reads is made."""
+    assert stage.budget is not None
     seconds: dict[str, float] = {}
-    folder = context.output / job.folder
-    if context.config.frozen.batchnorm == "recalibrated":
-        with _timed(seconds, "recalibrate"):
-            _recalibrate(frozen, folder, context)
-    stream, plan = _balance_plan(job, context)
-    if training.source == "images":
-        feed = context.feed(training, plan, context.augmentation(stream))
-        return Prepared(stage=stage, feed=feed, training=training, seconds=seconds)
-    with _timed(seconds, "table"):
-        table = made(_balance_table(job, frozen, context), context)
-    feed = context.feed(training, plan, None, table)
-    return Prepared(stage=stage, feed=feed, training=training, seconds=seconds)
-
-
-def _prepare_distill(job: Job, context: Context) -> Prepared:
-    training = context.config.distill
-    assert job.source is not None
-    teacher = trained_stage(job.source, context)
-    assert isinstance(teacher, BalanceStage)
-    assert teacher.network.frozen is not None
-    stage = build_stage(job, context)
-    assert isinstance(stage, DistillStage)
-    seconds: dict[str, float] = {}
+    with _timed(seconds, "recalibrate", only=stage.batchnorm == "recalibrated"):
+        method = build(stage, context)
     table = None
-    if training.teacher == "table":
-        stage.teacher.scale.load_state_dict(teacher.network.scale.state_dict())
-        if stage.teacher.head is not None:
-            stage.teacher.head.load_state_dict(teacher.network.frozen.head.state_dict())
+    if stage.table is not None:
         with _timed(seconds, "table"):
-            table = made(_teacher_table(job, teacher.network, context), context)
+            table = made(stage.table, context)
+    augmentation = None
+    if stage.table is None or stage.options.SEES_IMAGES:
+        augmentation = context.augmentation(
+            stage.stream,
+            seed=stage.seed,
+            key="key" in stage.options.slots,
+            rotate=method.wants_rotated,
+        )
+    fetches: list[Fetch] = []
+    if table is not None:
+        fetches.append(TableFetch(table, context.index))
+    if augmentation is not None and context.config.data.decoder != FFCV:
+        fetches.append(context.fetch(context.train, augmentation, context.damage))
+    if fetches:
+        source = context.workers.source(fetches[0] if len(fetches) == 1 else together(*fetches))
     else:
-        stage.teacher.load_state_dict(teacher.network.state_dict())
-    plan = context.plan(
-        training, stream="distill", part=job.folder, num_views=num_shared_views(context)
+        assert augmentation is not None
+        source = Source(prepare=context.ffcv_images(augmentation).batches)
+    batches = Batches(
+        plan=plan_of(stage, context),
+        source=source,
+        augmentation=augmentation,
+        budget=stage.budget,
+        workers=context.workers,
     )
-    feed = context.feed(training, plan, context.augmentation("distill"), table)
-    return Prepared(stage=stage, feed=feed, training=training, seconds=seconds)
+    return Prepared(method=method, batches=batches, seconds=seconds)
 
 
-KINDS: dict[str, Callable[[Job, Context], Prepared]] = {
-    "features": _prepare_features,
-    "balance": _prepare_balance,
-    "distill": _prepare_distill,
-}
-
-
-def build_stage(job: Job, context: Context) -> Stage:
-    """Return a job's stage with its initial weights, on the CPU: random ones, or those it freezes.
+def build(stage: Stage, context: Context) -> Method:
+    """Return a stage's method with its initial weights, on the CPU: random ones, or frozen ones.
 
     Raises:
-        DataError: If the weights that it freezes are missing or damaged.
+        DataError: If weights that it stands on are missing or damaged.
     """
-    config = context.config
-    if job.kind == "features":
-        backbone = context.backbone(FEATURES_PART)
-        classifier = context.head(backbone.width, FEATURES_PART)
-        return build_feature_stage(
-            backbone, classifier, task=job.task, config=config.features, seed=config.seed
-        )
-    assert job.source is not None
-    if job.kind == "balance":
-        source = trained_stage(job.source, context)
-        frozen = FrozenNetwork(
-            cast(Backbone, source.backbone),
-            cast(nn.Module, getattr(source, job.head)),
-            batchnorm=config.frozen.batchnorm,
-        )
-        return BalanceStage(BalancedNetwork(frozen, context.num_classes), head=job.head)
-    backbone = context.backbone(job.folder)
-    if config.distill.teacher == "online":
-        balanced = trained_stage(job.source, context)
-        assert isinstance(balanced, BalanceStage)
-        teacher = balanced.network
-    else:
-        reads_features = config.frozen.store == "features"
-        head = context.head(backbone.width, f"{job.folder}/teacher") if reads_features else None
-        teacher = BalancedNetwork(None, context.num_classes, head=head)
-    return DistillStage(
-        backbone,
-        context.head(backbone.width, f"{job.folder}/hard"),
-        context.head(backbone.width, f"{job.folder}/soft"),
-        teacher=teacher,
-        config=config.distill,
+    sources = {}
+    for role, source in stage.sources.items():
+        sources[role] = trained(source, context, weights=stage.weights)
+        if stage.batchnorm == "recalibrated" and role == "source":
+            head = stage.options.head
+            network = sources[role].balanced(head, batchnorm=stage.batchnorm)
+            _recalibrate(network, source, stage.weights, context)
+    parts = Parts(
+        seed=stage.seed,
+        order=stage.order,
+        num_classes=context.num_classes,
+        counts=context.train.counts,
+        model=stage.model,
+        sources=sources,
+        batchnorm=stage.batchnorm,
+        reads="images" if stage.table is None else stage.table.holds.store,
+    )
+    method: Method = METHODS[stage.kind](stage.options, parts)
+    return method
+
+
+def trained(stage: Stage, context: Context, *, weights: str = "last") -> Method:
+    """Return a finished stage's method with its weights, on the CPU."""
+    method = build(stage, context)
+    load_weights(context.output / stage.folder / WEIGHTS[weights], method)
+    return method
+
+
+def plan_of(stage: Stage, context: Context) -> Plan:
+    """Return a stage's draws."""
+    assert stage.budget is not None
+    return context.plan(
+        stage.sampler,
+        stream=stage.stream,
+        order=stage.order,
+        seed=stage.seed,
+        epochs=stage.budget.epochs,
+        num_views=stage.num_views,
     )
 
 
-def wanted_table(folder: str, context: Context) -> WantedTable:
-    """Return the table of a stage whose networks are trained, as the stage would make it.
+def made(table: Table, context: Context) -> OpenTable:
+    """Return a table, made or finished first where it is not there."""
+    wanted = wanted_table(table, context)
+    return tabulated(
+        context.output / table.folder,
+        wanted.store,
+        wanted.rows,
+        reader=wanted.reader,
+        about=wanted.about,
+    )
 
-    Args:
-        folder: Of a `balance` job, or of stage III with a `topk` table.
-        context: The run.
+
+@dataclass(frozen=True, kw_only=True)
+class WantedTable:
+    """A table as a run wants it.
+
+    Attributes:
+        store: The network and what is kept of its answers.
+        rows: Its draws.
+        reader: Of their images.
+        about: What else its rows depend on.
     """
-    job = next(job for job in jobs_of(context.config) if job.folder == folder)
-    if job.kind == "distill":
-        assert job.source is not None
-        teacher = trained_stage(job.source, context)
-        assert isinstance(teacher, BalanceStage)
-        return _teacher_table(job, teacher.network, context)
-    stage = context.on_device(build_stage(job, context))
-    assert isinstance(stage, BalanceStage)
-    assert stage.network.frozen is not None
-    if context.config.frozen.batchnorm == "recalibrated":
-        load_weights(context.output / folder / RECALIBRATED, stage.network.frozen)
-    return _balance_table(job, stage.network.frozen, context)
 
-
-def _balance_plan(job: Job, context: Context) -> tuple[Stream, Plan]:
-    stream: Stream = "distill" if job.shares_views else "balance"
-    num_views = num_shared_views(context) if job.shares_views else None
-    training = context.config.balance
-    return stream, context.plan(training, stream=stream, part=job.folder, num_views=num_views)
-
-
-def _balance_table(job: Job, frozen: FrozenNetwork, context: Context) -> WantedTable:
-    """Return the table that scales are learned from: of K views of every sample, or of the plan."""
-    stream, plan = _balance_plan(job, context)
+    store: Store
     rows: Rows
-    if job.shares_views and shares_table(context):
-        rows = shared_rows(context)
-    else:
-        rows = plan_rows(plan, context.config.balance)
-    directory = context.output / job.folder / TABLE
-    return WantedTable(directory, frozen_store(frozen, context), rows, stream)
+    reader: Reader
+    about: Manifest
 
 
-def _teacher_table(job: Job, teacher: BalancedNetwork, context: Context) -> WantedTable:
-    """Return the table that stage III reads: that of stage II, or one of the teacher's own."""
-    assert job.source is not None
-    assert teacher.frozen is not None
-    rows = shared_rows(context)
-    if shares_table(context):
-        directory = context.output / job.source / TABLE
-        return WantedTable(directory, frozen_store(teacher.frozen, context), rows, "distill")
-    directory = context.output / job.folder / TABLE
-    return WantedTable(directory, teacher_store(teacher, directory, context), rows, "distill")
+def wanted_table(table: Table, context: Context) -> WantedTable:
+    """Return a table whose network is trained, as a stage would have it made."""
+    source = trained(table.source, context, weights=table.weights)
+    network = source.balanced(table.head, batchnorm=table.batchnorm)
+    if table.batchnorm == "recalibrated":
+        _recalibrate(network, table.source, table.weights, context)
+    context.on_device(network)
+    augmentation = context.augmentation(table.stream, seed=table.seed, transform=table.transform)
+    reader = context.reader(context.train, augmentation)
+    rows = _rows(table, context)
+    about = {
+        "classes": context.num_classes,
+        "train_counts": context.train.counts.tolist(),
+        "seed": table.seed,
+        "decoder": context.decoder.name,
+        "filter": context.filter(augmentation),
+        "identity": table.identity,
+    }
+    return WantedTable(
+        store=_store(table, network, rows, reader, context), rows=rows, reader=reader, about=about
+    )
 
 
-def made(table: WantedTable, context: Context) -> Table:
-    """Return the table, made or finished first where it is not there."""
-    return tabulated(table.directory, table.store, table.rows, stream=table.stream, context=context)
+def features_of(split: Split, method: Method, head: str, context: Context) -> FeatureSet:
+    """Return the features of a split's images under the test augmentation, on every process."""
+    network = context.on_device(method).balanced(head, batchnorm="frozen").folded()
+    reader = context.reader(split, context.test_augmentation())
+    width = network.backbone.width
+    features = torch.zeros((len(split), width), device=context.workers.device)
+    draws = in_order(every_image(len(split)), reader.batch_size, context.workers)
+    for batch, answer in reader.answers(network, network.features, draws):
+        features[torch.from_numpy(batch.samples).to(features.device)] = answer
+        context.processes.stop_if_asked()
+    whole = context.processes.reduce(features)
+    return FeatureSet(whole.cpu().numpy(), split.labels)
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
-    """Note the seconds that the block takes."""
-    started = time.perf_counter()
-    yield
-    seconds[part] = time.perf_counter() - started
+def features_in(table: OpenTable, labels: np.ndarray) -> FeatureSet:
+    """Return the features that a table of every image once holds."""
+    rows = table.read(every_image(len(labels)))
+    (features,) = rows.values()
+    return FeatureSet(features.numpy(), labels)
 
 
-def _images(batches: Iterable[Batch], context: Context) -> Iterator[Tensor]:
-    """Yield the images of batches; a signal ends the run between two, and the watchdog is calm."""
-    for batch in batches:
-        context.stop_if_asked()
-        yield batch.query
+def _rows(table: Table, context: Context) -> Rows:
+    if isinstance(table.draws, int):
+        return EveryView(len(context.train), table.draws)
+    return _rows_of_plan(table, table.draws, context)
 
 
-def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:
+def _rows_of_plan(table: Table, draws: PlanOfTable, context: Context) -> DistinctDraws:
+    """Return a row for each draw of all full batches of all epochs."""
+    plan = context.plan(
+        draws.sampler,
+        stream=table.stream,
+        order=draws.order,
+        seed=table.seed,
+        epochs=draws.epochs,
+        num_views=draws.num_views,
+    )
+    used = len(plan.index) // draws.batch_size * draws.batch_size
+    epochs = [plan.epoch(epoch)[:used] for epoch in range(draws.epochs)]
+    return DistinctDraws(Draws.joined(epochs))
+
+
+def _store(
+    table: Table, network: BalancedNetwork, rows: Rows, reader: Reader, context: Context
+) -> Store:
+    holds, num_classes = table.holds, context.num_classes
+    if holds.store == "topk":
+        found, _ = found_manifest(context.output / table.folder)
+        by_mass = not (holds.topk or holds.bytes)
+        # All processes decide alike: none writes before all have read, and chosen.
+        if by_mass and found is not None and found["store"] == TopStore.kind:
+            k = int(found["k"])
+        else:
+            k = choose_k(
+                network,
+                rows,
+                holds,
+                num_classes=num_classes,
+                temperature=table.temperature,
+                reader=reader,
+                seed=table.seed,
+            )
+        return TopStore(
+            network,
+            num_classes,
+            k=k,
+            temperature=table.temperature,
+            dtype=holds.dtype,
+            wanted_mass=holds.kept_mass if by_mass else None,
+        )
+    frozen = network.folded()
+    if holds.store == "features":
+        return FeaturesStore(frozen, holds.dtype)
+    return LogitsStore(frozen, num_classes, holds.dtype)
+
+
+def _recalibrate(network: BalancedNetwork, source: Stage, weights: str, context: Context) -> None:
     """Refresh BatchNorm's statistics by one class-balanced pass; done once, then read back."""
-    path = folder / RECALIBRATED
+    frozen = network.frozen
+    assert frozen is not None
+    budget = context.config.budgets.get("classifier") or source.budget
+    assert budget is not None
+    name = hashlib.sha256(f"{source.digest} {weights} {budget.batch_size}".encode()).hexdigest()
+    path = context.output / source.folder / RECALIBRATED.format(name[:8])
     exists = path.exists()
-    context.barrier()  # Or a slow process would find the file of a fast one, and not take part.
+    context.processes.barrier()  # Or a slow process would find a fast one's file, and not join in.
     if not exists:
-        training = context.config.balance
-        plan = context.plan(training, stream="recalibrate", part=folder.name)
-        feed = context.feed(training, plan, context.augmentation("recalibrate"))
-        with closing(feed.batches(0, feed.steps_per_epoch)) as batches, context.autocast():
-            recalibrate(frozen, _images(batches, context))
+        context.on_device(network)
+        plan = context.plan(
+            "class_aware", stream=_RECALIBRATION, order=source.order, seed=source.seed, epochs=1
+        )
+        augmentation = context.augmentation(_RECALIBRATION, seed=source.seed)
+        batches = Batches(
+            plan=plan,
+            source=context.workers.source(
+                context.fetch(context.train, augmentation, context.damage)
+            ),
+            augmentation=augmentation,
+            budget=replace(budget, epochs=1, milestones=[], schedule="constant", accumulate=1),
+            workers=context.workers,
+        )
+        with (
+            closing(batches.batches(0, batches.steps_per_epoch)) as drawn,
+            context.processes.autocast(),
+        ):
+            recalibrate(frozen, _images(drawn, context))
         collectives.average_batchnorm(frozen)
         if context.is_main:
             save_weights(path, frozen)
-        context.barrier()
+        context.processes.barrier()
     load_weights(path, frozen)
+
+
+def _images(batches: Any, context: Context) -> Iterator[torch.Tensor]:  # noqa: ANN401
+    """Yield the images of batches; a signal ends the run between two, and the watchdog is calm."""
+    for batch in batches:
+        context.processes.stop_if_asked()
+        yield batch.images
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str, *, only: bool = True) -> Iterator[None]:
+    """Note the seconds that the block takes."""
+    started = time.perf_counter()
+    yield
+    if only:
+        seconds[part] = time.perf_counter() - started

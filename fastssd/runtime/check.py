@@ -1,24 +1,23 @@
 """What can be known to be wrong before anything is trained: config, dataset and processes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from torch import nn
 
 from fastssd.augment.augmentation import Augmentation
-from fastssd.config import TrainingConfig
 from fastssd.data.dataset import Split
 from fastssd.data.decode.decoders import FFCV
-from fastssd.data.plans import check_sampler
 from fastssd.data.sharding import check_batch_size
 from fastssd.errors import ConfigError
+from fastssd.runtime.build import build
 from fastssd.runtime.context import Context
-from fastssd.runtime.jobs import Job
+from fastssd.runtime.graph import Graph
 
 
-def check_run(jobs: Sequence[Job], context: Context) -> None:
-    """Check all that the jobs of a run will need, so that none fails after hours of the others.
+def check_run(graph: Graph, context: Context) -> None:
+    """Check all that the stages of a run will need, so that none fails after hours of the others.
 
     Raises:
         ConfigError: Naming the key that does not go with the dataset, the processes or another
@@ -26,33 +25,43 @@ def check_run(jobs: Sequence[Job], context: Context) -> None:
         DataError: If a split's files are damaged.
     """
     config = context.config
-    for job in jobs:
-        training: TrainingConfig = getattr(config, job.kind)
-        check_sampler(training.plan, key=f"{job.kind}.plan", num_epochs=training.epochs)
-        check_batch_size(
-            job.kind,
-            batch_size=training.batch_size,
-            accumulate=training.accumulate,
-            num_processes=context.workers.num_processes,
-            num_draws=len(context.train),
-        )
+    for stage in graph.stages:
+        if stage.budget is not None:
+            check_batch_size(
+                stage.label,
+                batch_size=stage.budget.batch_size,
+                accumulate=stage.budget.accumulate,
+                num_processes=context.workers.num_processes,
+                num_draws=len(context.train),
+            )
     if config.data.decoder == FFCV:
-        _check_ffcv(context)
-    with _naming("model.backbone"):
-        backbone = context.backbone("check")
-        if config.deterministic and context.workers.device.type == "cuda":
-            check_repeatable(backbone)
-    with _naming("augment.query"):
-        _check_cut(context.augmentation("features"), context.train)
-    if any(job.task == "instance" for job in jobs):
+        _check_ffcv(graph, context)
+    _check_networks(graph, context)
+    with _naming("augment.train"):
+        _check_cut(context.augmentation("check", seed=0), context.train)
+    if any("key" in stage.options.slots for stage in graph.stages):
         with _naming("augment.key"):
-            _check_cut(context.augmentation("features", key=True), context.train)
+            _check_cut(context.augmentation("check", seed=0, key=True), context.train)
     for key, name in (("test", config.data.test), ("validation", config.data.validation)):
         if name is not None:
             with _naming(f"data.{key}"):
                 split = _measurable(context.dataset.split(name))
             with _naming("augment.test"):
-                _check_cut(context.augmentation("test"), split)
+                _check_cut(context.test_augmentation(), split)
+
+
+def _check_networks(graph: Graph, context: Context) -> None:
+    """Build every network that stands on no other, so that what can't be built is known now."""
+    seen = set()
+    for stage in graph.stages:
+        known = (stage.kind, repr(stage.options), stage.model)
+        if stage.sources or known in seen:
+            continue
+        seen.add(known)
+        with _naming(stage.label):
+            method = build(stage, context)
+            if context.config.deterministic and context.workers.device.type == "cuda":
+                check_repeatable(method)
 
 
 def check_repeatable(backbone: nn.Module) -> None:
@@ -73,26 +82,26 @@ def check_repeatable(backbone: nn.Module) -> None:
             )
 
 
-def _check_ffcv(context: Context) -> None:
+def _check_ffcv(graph: Graph, context: Context) -> None:
     """Refuse what FFCV's Loader, whose crops are its own, can't be combined with."""
     config = context.config
-    for key, contradicts, remedy in (
-        ("balance.source", config.balance.source == "table", "images"),
-        ("distill.teacher", config.distill.teacher == "table", "online"),
-        ("deterministic", config.deterministic, "false"),
-        ("log.trace", config.log.trace, "false"),
-    ):
-        if contradicts:
-            raise ConfigError(
-                f"data.decoder=ffcv draws its own unseeded crops, which can be neither tabulated "
-                f"nor repeated: set {key}={remedy}, or another decoder"
-            )
+    wrong = [
+        (f"{stage.label}.reads", "images") for stage in graph.stages if stage.table is not None
+    ]
+    wrong += [("deterministic", "false")] if config.deterministic else []
+    wrong += [("log.trace", "false")] if config.log.trace else []
+    if wrong:
+        remedy = ", ".join(f"{key}={value}" for key, value in wrong)
+        raise ConfigError(
+            "data.decoder=ffcv draws its own unseeded crops, which can be neither tabulated nor "
+            f"repeated: set {remedy}, or another decoder"
+        )
     if config.data.on_error == "replace":
         raise ConfigError(
             "data.on_error=replace: FFCV's Loader can't show another image in a damaged one's "
             "place: set data.on_error=raise, or another decoder"
         )
-    context.ffcv_images(context.augmentation("features"))
+    context.ffcv_images(context.augmentation("check", seed=0))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from fastssd.config import Budget, ModelConfig, TableConfig
 from fastssd.core import schema
 
+GRAPH_FILE = "graph.json"
 ONLY_STAGE = "model"
 """A method's one stage, whose folder has the method's name alone."""
 
@@ -22,12 +23,14 @@ class PlanOfTable:
         order: Of the draws.
         epochs: That are drawn.
         batch_size: Of the stage: what is left over at an epoch's end is not drawn.
+        num_views: Views of each image that they keep to; None: fresh ones.
     """
 
     sampler: str
     order: str
     epochs: int
     batch_size: int
+    num_views: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -183,6 +183,7 @@ class _Maker:
                 order=stage.order,
                 epochs=budget.epochs if budget else 0,
                 batch_size=budget.batch_size if budget else 0,
+                num_views=num_views,
             )
             table = self._own_table(block, stage, "train", draws)
             stage = dataclasses.replace(stage, table=table)
@@ -195,7 +196,7 @@ class _Maker:
     def _sources(
         self, block: _Block, keys: StageKeys, declared: type[MethodOptions], kind: str
     ) -> dict[str, Stage]:
-        sources = {}
+        sources: dict[str, Stage] = {}
         for role in ("source", "teacher"):
             reference = getattr(keys, role)
             if role not in declared.ROLES:
@@ -298,7 +299,7 @@ class _Maker:
         return dataclasses.replace(table, identity=table_identity(table, self._config, self.facts))
 
     def _num_views(self, method: MethodFile, name: str) -> int:
-        """Return a table's views: as many as it says, or one for each epoch of its longest reader."""
+        """Return a table's views: as many as it says, or one an epoch of its longest reader."""
         block = _block(method, method.tables, name)
         given, views = block.tree.get("views"), self._config.tables.views
         if given is not None and (said := schema.convert(given, int, f"{block.key}.views")):
@@ -358,7 +359,7 @@ def _read(block: _Block, kind: str, declared: type[MethodOptions]) -> tuple[Stag
         for name in block.tree
         if name not in own and name not in common
     ]
-    found = []
+    found: list[Any] = []
     for values, wanted in ((common, StageKeys), (own, declared)):
         try:
             found.append(schema.read(values, wanted, key=block.key, where=block.origin))
@@ -367,7 +368,6 @@ def _read(block: _Block, kind: str, declared: type[MethodOptions]) -> tuple[Stag
     if problems:
         raise ConfigError("\n".join(problems))
     keys, options = found
-    assert isinstance(keys, StageKeys)
     for head in keys.rows:
         if head not in options.heads:
             raise block.error(f".{head}: its heads are {', '.join(options.heads)}", "rows")

@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from fastssd.methods.method import Stage
+from fastssd.methods.method import Method
 from fastssd.runtime.context import Context
-from fastssd.runtime.jobs import Job
+from fastssd.runtime.graph import Stage
 from fastssd.training.checkpoints import WEIGHTS, load_weights
 
 
 def measured_rows(
-    job: Job, stage: Stage, context: Context, *, only: Path | None = None
+    stage: Stage, method: Method, context: Context, *, only: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Return a row for each head of the last weights, and of the best where there are any.
+    """Return a row for each reported head of the last weights, and of the best if there are any.
 
     Args:
-        job: What the stage is.
-        stage: On its device; it is left with the weights that were measured last.
+        stage: What was trained.
+        method: On its device; it is left with the weights that were measured last.
         context: The run.
         only: Measure this file of weights alone.
 
@@ -28,15 +28,18 @@ def measured_rows(
     """
     rows = []
     for checkpoint, name in WEIGHTS.items():
-        file = context.output / job.folder / name
-        if not file.exists() or (only is not None and file != only):
+        file = context.output / stage.folder / name
+        if not stage.rows or not file.exists() or (only is not None and file != only):
             continue
-        load_weights(file, stage)
-        for head, counter in context.count(stage, context.config.data.test).items():
+        load_weights(file, method)
+        for head, counter in context.count(method, context.config.data.test).items():
+            if head not in stage.rows:
+                continue
             rows.append(
                 {
-                    "name": job.rows[head],
-                    "stage": job.stage,
+                    "name": stage.rows[head],
+                    "method": stage.method,
+                    "stage": stage.name,
                     "head": head,
                     "checkpoint": checkpoint,
                     "split": context.config.data.test,

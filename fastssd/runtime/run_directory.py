@@ -10,55 +10,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastssd.config import Config
 from fastssd.core.files import remove_partial, write_atomically
 from fastssd.errors import ConfigError, DataError
-from fastssd.recipe_file import differences, load_config, to_yaml
+from fastssd.recipe_file import Recipe, to_yaml
 
-_MAY_CHANGE = (
-    "data.threads",
-    "data.prefetch",
-    "data.read_ahead",
-    "data.timeout",
-    "compile",
-    "compute_threads",
-    "log.every",
-    "output",
-    "watchdog",
-)
-"""Keys that a resumed run may have otherwise: they change results by rounding, if at all."""
-
+CONFIG = "config.yaml"
 _LOCK = ".lock"
+_OLD_FOLDERS = ("1-features", "2-balance", "3-distill", "baseline-ce")
 
 
 @contextmanager
-def claimed(output: Path, config: Config, *, write: bool) -> Iterator[None]:
-    """Make the run directory, or check that the run in it is this one, and keep others out.
+def claimed(output: Path, recipe: Recipe, *, write: bool) -> Iterator[None]:
+    """Make the run directory, keep other runs out of it, and leave the resolved recipe there.
+
+    Whether the stages in it are those that are asked for is known once the dataset is open
+    (`fastssd.runtime.pipeline.check_folders`).
 
     Args:
         output: The directory.
-        config: This run's.
+        recipe: This run's.
         write: Whether this process does so for all.
 
     Raises:
-        ConfigError: If it holds a run with other settings, naming them, can't be made, or another
-            run is writing it. A run that failed before its first stage doesn't count: its
-            settings were to be mended.
+        ConfigError: If it holds a run of an earlier version, can't be made, or another run is
+            writing it.
         DataError: If it can't be written.
     """
-    path = output / "config.yaml"
-    if path.exists() and any(entry.is_dir() for entry in output.iterdir()):
-        differing = [
-            line for key, line in differences(load_config(path), config) if key not in _MAY_CHANGE
-        ]
-        if differing:
-            raise ConfigError(
-                f"output={output} holds a run with other settings: {'; '.join(differing)}; "
-                "choose another output, or delete the old run"
-            )
-        new = False
-    else:
-        new = True
+    _check_version(output)
     if not write:
         yield
         return
@@ -69,9 +47,17 @@ def claimed(output: Path, config: Config, *, write: bool) -> Iterator[None]:
     with _alone(output):
         for folder in (output, *(entry for entry in output.iterdir() if entry.is_dir())):
             remove_partial(folder)
-        if new:
-            write_atomically(path, to_yaml(config))
+        write_atomically(output / CONFIG, to_yaml(recipe))
         yield
+
+
+def _check_version(output: Path) -> None:
+    """Refuse a run of fastssd 0.1, whose stages had other names and settings."""
+    if any((output / folder).is_dir() for folder in _OLD_FOLDERS):
+        raise ConfigError(
+            f"output={output} holds a run of fastssd 0.1 ({', '.join(_OLD_FOLDERS[:2])}, ...), "
+            "whose stages this version can't go on with: choose another output"
+        )
 
 
 @contextmanager

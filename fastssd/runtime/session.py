@@ -16,25 +16,36 @@ from torch import Tensor
 
 from fastssd.config import Config
 from fastssd.core.files import write_atomically
+from fastssd.core.processes import Processes
 from fastssd.data.damage import Damage
-from fastssd.data.dataset import open_dataset
+from fastssd.data.dataset import dataset_identity, open_dataset
 from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
+from fastssd.data.workers import Workers
 from fastssd.errors import ConfigError, DataError
 from fastssd.evaluation.damaged_images import damage_file
 from fastssd.evaluation.report import build_report, write_report
-from fastssd.evaluation.results import RESULT, Run, damaged_files, parse_row, read_stage
+from fastssd.evaluation.results import (
+    RESULT,
+    Run,
+    StageResult,
+    damaged_files,
+    parse_row,
+    read_stage,
+)
+from fastssd.recipe_file import Recipe
 from fastssd.runtime import environment, launchers
-from fastssd.runtime.build import build_stage
+from fastssd.runtime.build import build
 from fastssd.runtime.check import check_run
 from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
+from fastssd.runtime.graph import GRAPH_FILE, Graph, Stage
 from fastssd.runtime.hosts import check_hosts
-from fastssd.runtime.jobs import jobs_of
-from fastssd.runtime.pipeline import run_stages
+from fastssd.runtime.identity import Facts
+from fastssd.runtime.make_graph import make_graph
+from fastssd.runtime.pipeline import Runner, check_folders
 from fastssd.runtime.rows import measured_rows
 from fastssd.runtime.stop_signal import Agreement, Stopped
 from fastssd.runtime.watchdog import Liveness
-from fastssd.training.batches import Workers
 
 
 def is_main_process() -> bool:
@@ -46,7 +57,7 @@ class Session:
     """Everything a process needs to run a config.
 
     Args:
-        config: The recipe.
+        recipe: With its methods.
         requested_signal: Returns the number of a signal that asks to stop, or 0.
         liveness: Told of every step.
 
@@ -57,11 +68,13 @@ class Session:
 
     def __init__(
         self,
-        config: Config,
+        recipe: Recipe,
         *,
         requested_signal: Callable[[], int],
         liveness: Liveness,
     ) -> None:
+        config = recipe.config
+        self._recipe = recipe
         self._liveness = liveness
         self._liveness.doing = f"finding the other processes {launchers.meeting_point()}"
         environment.set_algorithms(config)
@@ -110,12 +123,14 @@ class Session:
                 timeout=config.data.timeout,
             ),
             output=self._output,
-            is_main=self._accelerator.is_main_process,
-            autocast=self._accelerator.autocast,
-            reduce=self._sum,
-            barrier=self._accelerator.wait_for_everyone,
-            stop_if_asked=self._stop_if_asked,
-            interrupted=lambda: bool(self._agreement.asked()),
+            processes=Processes(
+                is_main=self._accelerator.is_main_process,
+                autocast=self._accelerator.autocast,
+                reduce=self._sum,
+                barrier=self._accelerator.wait_for_everyone,
+                stop_if_asked=self._stop_if_asked,
+                interrupted=lambda: bool(self._agreement.asked()),
+            ),
             damage=self._damage(),
         )
 
@@ -148,23 +163,27 @@ class Session:
 
         self._liveness.doing = "checking the config"
         check_hosts(self._context, self._accelerator)
-        check_run(jobs_of(self._config), self._context)
         self._context, kept = self._context.with_images_on_device()
+        graph = self._graph()
+        check_run(graph, self._context)
+        check_folders(graph, self._output)
         if self._context.is_main:
             content = environment.describe(self._accelerator)
             write_atomically(
                 self._output / "environment.json", json.dumps(content, indent=2) + "\n"
             )
-        self._introduce()
+            text = json.dumps(graph.as_json(), indent=1)
+            write_atomically(self._output / GRAPH_FILE, text + "\n")
+        self._introduce(graph)
         if kept:
             self._console.message(kept)
-        run_stages(
-            self._context,
+        Runner(
+            context=self._context,
             accelerator=self._accelerator,
             console=self._console,
             agreement=self._agreement,
             on_stage=begin,
-        )
+        ).run(graph)
         self._liveness.doing = "writing the report"
         if self._context.is_main:
             report = write_report(self._output, class_names=self._context.dataset.classes)
@@ -174,7 +193,7 @@ class Session:
                     f"{num_damaged} damaged training images were replaced; report.json lists them"
                 )
             self._console.message(f"report: {self._output / 'report.md'}")
-        self._context.barrier()
+        self._context.processes.barrier()
 
     def evaluate(self, *, only: Path | None = None) -> dict[str, Any]:
         """Measure the trained stages of the run directory again, and show the table.
@@ -188,37 +207,52 @@ class Session:
         Raises:
             DataError: If there is nothing to measure, or the dataset has other classes.
         """
-        context, _ = self._context.with_images_on_device()
+        self._context, _ = self._context.with_images_on_device()
         stages = []
-        for job in jobs_of(self._config):
-            result = self._output / job.folder / RESULT
+        for stage in self._graph().stages:
+            result = self._output / stage.folder / RESULT
             if not result.exists() or (only is not None and only.parent != result.parent):
                 continue
-            trained = read_stage(result)
-            if damaged := damaged_files(result, trained):
-                raise DataError(
-                    f"{result.parent}: {', '.join(damaged)} is missing or not what the training "
-                    "left there: run the training again, which mends it where it can"
-                )
-            if len(trained.train_counts) != context.num_classes:
-                raise DataError(
-                    f"{context.dataset.path} has {context.num_classes} classes, but "
-                    f"{result.parent} was trained on {len(trained.train_counts)}"
-                )
-            stage = context.on_device(build_stage(job, context))
-            rows = tuple(
-                parse_row(row, context.num_classes)
-                for row in measured_rows(job, stage, context, only=only)
-            )
-            stages.append(dataclasses.replace(trained, rows=rows))
+            stages.append(self._measured_again(stage, result, only))
         if not any(stage.rows for stage in stages):
             raise DataError(f"{only or self._output}: no weights of a finished stage are here")
         run = Run(stages=tuple(stages), unfinished=(), train_counts=stages[0].train_counts)
-        report = build_report(run, class_names=context.dataset.classes)
+        report = build_report(run, class_names=self._context.dataset.classes)
         self._console.table(report["rows"])
         return {key: report[key] for key in ("rows", "classes", "train_counts")}
 
-    def _introduce(self) -> None:
+    def _measured_again(self, stage: Stage, result: Path, only: Path | None) -> StageResult:
+        context = self._context
+        trained = read_stage(result)
+        if damaged := damaged_files(result, trained):
+            raise DataError(
+                f"{result.parent}: {', '.join(damaged)} is missing or not what the training "
+                "left there: run the training again, which mends it where it can"
+            )
+        if len(trained.train_counts) != context.num_classes:
+            raise DataError(
+                f"{context.dataset.path} has {context.num_classes} classes, but "
+                f"{result.parent} was trained on {len(trained.train_counts)}"
+            )
+        method = context.on_device(build(stage, context))
+        rows = tuple(
+            parse_row(row, context.num_classes)
+            for row in measured_rows(stage, method, context, only=only)
+        )
+        return dataclasses.replace(trained, rows=rows)
+
+    def _graph(self) -> Graph:
+        """Return the run's graph, its nodes' identities those on this dataset and decoder."""
+        context = self._context
+        augmentation = context.augmentation("check", seed=0)
+        facts = Facts(
+            dataset=dataset_identity(context.dataset),
+            decoder=context.decoder.name,
+            filter=context.filter(augmentation),
+        )
+        return make_graph(self._recipe, facts)
+
+    def _introduce(self, graph: Graph) -> None:
         """Say what is trained on what, and how batches and rates are cut."""
         config, context = self._config, self._context
         num_processes = context.workers.num_processes
@@ -242,17 +276,22 @@ class Session:
             f"{config.precision}, decoder {decoder}, {context.workers.threads} decode "
             f"and {torch.get_num_threads()} compute threads each"
         )
-        executor = context.augmentation("features").executor(context.workers.device)
+        executor = context.augmentation("check", seed=0).executor(context.workers.device)
         self._console.message(f"augmentation: {executor}")
         if config.compile:
             self._console.message("compiled networks: each stage's first steps wait for them")
-        for name in dict.fromkeys(job.kind for job in jobs_of(config)):
-            section = getattr(config, name)
-            share = section.batch_size // (num_processes * section.accumulate)
+        said = set()
+        for stage in graph.stages:
+            budget = stage.budget
+            known = (stage.method, stage.name)  # whatever the seed
+            if budget is None or known in said:
+                continue
+            said.add(known)
+            share = budget.batch_size // (num_processes * budget.accumulate)
             self._console.message(
-                f"{name}: batch {section.batch_size} = {num_processes} x {section.accumulate} x "
-                f"{share}, learning rate {section.lr} for the whole batch ({section.schedule}), "
-                f"{section.epochs} epochs"
+                f"{stage.label}: batch {budget.batch_size} = {num_processes} x "
+                f"{budget.accumulate} x {share}, learning rate {budget.lr} for the whole batch "
+                f"({budget.schedule}), {budget.epochs} epochs"
             )
 
     def _damage(self) -> Damage | None:

@@ -3,12 +3,12 @@
 import bisect
 import math
 
-from fastssd.config import TrainingConfig
+from fastssd.config import Budget
 
 _WARMUP_START = 1 / 3
 
 
-def learning_rate(config: TrainingConfig, step: int, *, steps_per_epoch: int) -> float:
+def learning_rate(config: Budget, step: int, *, steps_per_epoch: int) -> float:
     """Return the rate of an optimizer step.
 
     Warm-up is linear over whole epochs, from a third towards the peak, which the last warm-up

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fastssd.config import TrainingConfig
+from fastssd.config import Budget
 
 _FUSED_DEVICES = frozenset({"cpu", "cuda"})
 
@@ -21,7 +21,7 @@ class Descent:
 
     Args:
         stage: Already on its device, as its weights must not be replaced afterwards.
-        training: Momentum, weight decay.
+        budget: Momentum, weight decay.
         device: The stage's.
         scaler: Scales losses so that fp16 gradients keep their small values; None otherwise.
 
@@ -32,7 +32,7 @@ class Descent:
     def __init__(
         self,
         stage: nn.Module,
-        training: TrainingConfig,
+        budget: Budget,
         *,
         device: torch.device,
         scaler: torch.amp.GradScaler | None = None,
@@ -41,13 +41,13 @@ class Descent:
         self._scaler = scaler
         self.optimizer = torch.optim.SGD(
             self._parameters,
-            lr=training.lr,
-            momentum=training.momentum,
-            nesterov=training.nesterov,
-            weight_decay=training.weight_decay,
+            lr=budget.lr,
+            momentum=budget.momentum,
+            nesterov=budget.nesterov,
+            weight_decay=budget.weight_decay,
             fused=device.type in _FUSED_DEVICES,
         )
-        if training.momentum:
+        if budget.momentum:
             # Fused SGD makes them of memory that holds anything, which its first step fills: unless
             # fp16's scale leaves that step out.
             for weight in self._parameters:

@@ -14,10 +14,11 @@ from accelerate import Accelerator
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from fastssd.config import LogConfig, TrainingConfig
+from fastssd.config import Budget, LogConfig
 from fastssd.core.files import append
 from fastssd.data.draws import Draws
 from fastssd.errors import FastssdError
+from fastssd.methods.batch import Moment
 from fastssd.models.seeding import seed_step
 from fastssd.runtime.console import Console
 from fastssd.runtime.stop_signal import Agreement, Stopped
@@ -47,7 +48,7 @@ class StepBatch(Protocol):
         """(B,) int64 of the pixels, where traced."""
 
 
-class EpochFeed(Protocol):
+class EpochBatches(Protocol):
     """Where batches come from."""
 
     @property
@@ -94,13 +95,16 @@ class Trainer:
     """Trains one stage in its folder, going on from the checkpoint there.
 
     Args:
-        stage: Its `forward(batch)` gives loss terms and hits, `after_step()` follows a step.
-        feed: Its batches.
-        training: Epochs, rate, optimizer.
+        method: Its `forward(batch, moment)` gives loss terms and right answers, `after_step(moment)`
+            follows a step.
+        batches: What it is trained on.
+        budget: Epochs, rate, optimizer.
         accelerator: Device, precision and processes.
         folder: The stage's folder, which exists.
         train_counts: (C,) training images of each class.
         seed: Of dropout.
+        order: Of the draws; dropout depends on it, and not on the folder's name.
+        digest: Of all that the stage's weights follow from; a checkpoint of another is refused.
         supervision: Console, evaluation and signals.
         synchronise: Brings the processes' copies of the stage together, at log lines.
 
@@ -111,38 +115,40 @@ class Trainer:
 
     def __init__(
         self,
-        stage: nn.Module,
-        feed: EpochFeed,
-        training: TrainingConfig,
+        method: nn.Module,
+        batches: EpochBatches,
+        budget: Budget,
         *,
         accelerator: Accelerator,
         folder: Path,
         train_counts: ArrayLike,
         seed: int,
+        order: str,
+        digest: str,
         supervision: Supervision,
         synchronise: Callable[[nn.Module], None],
     ) -> None:
-        self.feed = feed
-        self.training = training
+        self.batches = batches
+        self.budget = budget
         self.accelerator = accelerator
         self.folder = folder
         self.seed = seed
+        self.order = order
         self.supervision = supervision
         self.synchronise = synchronise
-        stage = stage.to(memory_format=torch.channels_last)
-        self._wrapped = accelerator.prepare(stage)
+        method = method.to(memory_format=torch.channels_last)
+        self._wrapped = accelerator.prepare(method)
         if accelerator.scaler is not None:
             # The stages share it: one that a run resumes at must find it as any other does.
             accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())
         self.stage: Any = accelerator.unwrap_model(self._wrapped)
         self._descent = Descent(
-            self.stage, training, device=accelerator.device, scaler=accelerator.scaler
+            self.stage, budget, device=accelerator.device, scaler=accelerator.scaler
         )
         self.progress = Progress()
         self._resume = Resume(
             folder,
-            recipe=f"{folder.name}, seed {seed}, {training.epochs} epochs of "
-            f"{feed.steps_per_epoch} steps of {training.batch_size}, learning rate {training.lr}",
+            recipe=digest,
             accelerator=accelerator,
             warn=supervision.console.warning,
         )
@@ -159,18 +165,18 @@ class Trainer:
     def run(self) -> None:
         """Train to the last epoch and leave the final weights in the folder."""
         self._load()
-        steps_per_epoch = self.feed.steps_per_epoch
+        steps_per_epoch = self.batches.steps_per_epoch
         self.supervision.console.stage_started(
             self.folder.name,
-            epochs=self.training.epochs,
+            epochs=self.budget.epochs,
             steps_per_epoch=steps_per_epoch,
             first_step=self.progress.step,
         )
         started = time.perf_counter()
-        last_step = self.training.epochs * steps_per_epoch
-        with closing(self.feed.batches(self.progress.step, last_step)) as batches:
+        last_step = self.budget.epochs * steps_per_epoch
+        with closing(self.batches.batches(self.progress.step, last_step)) as batches:
             timed_batches = self._meter.timed(batches)
-            while self.progress.epoch < self.training.epochs:
+            while self.progress.epoch < self.budget.epochs:
                 self._train_epoch(timed_batches)
                 self._evaluate()
                 self.progress.epoch += 1
@@ -184,7 +190,7 @@ class Trainer:
 
     def _train_epoch(self, batches: Iterator[StepBatch]) -> None:
         """Train from where the epoch is to its end."""
-        end = (self.progress.epoch + 1) * self.feed.steps_per_epoch
+        end = (self.progress.epoch + 1) * self.batches.steps_per_epoch
         self._wrapped.train()
         self._meter.restart_clock()
         while self.progress.step < end:
@@ -200,23 +206,29 @@ class Trainer:
                 self._stop(signal_number)
 
     def _train_step(self, batches: Iterator[StepBatch]) -> None:
-        step, accumulate = self.progress.step, self.training.accumulate
+        step, accumulate = self.progress.step, self.budget.accumulate
         device, rank = self.accelerator.device, self.accelerator.process_index
-        seed_step(self.seed, self.folder.name, step, rank, device=device)
+        seed_step(self.seed, self.order, step, rank, device=device)
+        moment = Moment(
+            epoch=self.progress.epoch,
+            epochs=self.budget.epochs,
+            step=step,
+            steps_per_epoch=self.batches.steps_per_epoch,
+        )
         for micro_batch in range(accumulate):
             batch = next(batches)
             is_last = micro_batch == accumulate - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self._wrapped):
-                losses, hits = self._wrapped(batch)
+                losses, correct = self._wrapped(batch, moment)
                 self._descent.backward(losses, share=accumulate)
-            self._meter.add(losses, hits, batch.labels)
+            self._meter.add(losses, correct, batch.labels)
             if self._trace is not None:
                 self._trace.add(batch.draws, batch.checksums, losses)
         self._descent.step(
-            learning_rate(self.training, step, steps_per_epoch=self.feed.steps_per_epoch)
+            learning_rate(self.budget, step, steps_per_epoch=self.batches.steps_per_epoch)
         )
-        self.stage.after_step()
-        self._meter.num_images += self.training.batch_size
+        self.stage.after_step(moment)
+        self._meter.num_images += self.budget.batch_size
         if self._trace is not None:
             self._trace.step(self.progress.epoch, step)
 
@@ -263,7 +275,7 @@ class Trainer:
         """
         validation = self.supervision.validation
         epoch = self.progress.epoch
-        at_end = epoch + 1 == self.training.epochs
+        at_end = epoch + 1 == self.budget.epochs
         if validation is None or ((epoch + 1) % validation.every and not at_end):
             return
         heads = validation.measure()

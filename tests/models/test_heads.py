@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastssd.errors import ConfigError
+from fastssd.models.head_options import CosineOptions, LinearOptions
 from fastssd.models.heads import (
     ClassScale,
     CosineHead,
@@ -27,6 +28,42 @@ def test_a_head_gives_one_logit_a_class(kind):
 def test_an_unknown_head_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'cosine'"):
         build_head("cosin", 12, 7)
+
+
+def test_a_head_is_built_with_its_options_and_says_its_scale_if_it_is_fixed():
+    fixed = build_head("cosine", 12, 7, CosineOptions(scale=30.0))
+    learnable = build_head("cosine", 12, 7, CosineOptions(scale=30.0, learnable_scale=True))
+
+    assert fixed.cosine_scale == fixed.scale.item() == learnable.scale.item() == 30
+    assert learnable.cosine_scale is None
+    assert build_head("linear", 12, 7, LinearOptions()).cosine_scale is None
+    with pytest.raises(TypeError, match="head linear takes LinearOptions"):
+        build_head("linear", 12, 7, CosineOptions())
+
+
+@pytest.mark.parametrize("options", [{"scale": 0.0}, {"scale": math.inf}, {"init": "ones"}])
+def test_options_of_a_cosine_head_that_mean_nothing_are_refused(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        CosineOptions(**options)
+
+
+def test_a_step_turns_a_unit_weight_vector_by_its_length_squared_further():
+    turned = {}
+    for init, factor in (("normal", 1), ("unit", 1), ("unit", 10)):
+        with seeded(0):
+            head = build_head("cosine", 400, 3, CosineOptions(init=init))
+        with torch.no_grad():
+            head.weight *= factor
+        head(randn(2, 400))[:, 0].sum().backward()
+        # The angle of a small step: the gradient is orthogonal to the weights.
+        lengths = head.weight.detach().norm(dim=1)
+        turned[init, factor] = head.weight.grad.norm(dim=1)[0] / lengths[0]
+
+    torch.testing.assert_close(turned["unit", 1], 100 * turned["unit", 10])
+    assert turned["unit", 1] / turned["normal", 1] == pytest.approx(400, rel=0.3)
+    with seeded(0):
+        unit = build_head("cosine", 400, 3, CosineOptions(init="unit")).weight
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(3))
 
 
 def test_two_heads_of_one_seed_start_apart():

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastssd.data.class_weights import effective_number, inverse_power
+from fastssd.core.class_frequency import effective_number, inverse_power
 
 CIFAR100_LT = np.array([int(500 * 0.01 ** (c / 99)) for c in range(100)])
 counts = st.lists(st.integers(0, 2000), min_size=1, max_size=20).filter(any).map(np.array)

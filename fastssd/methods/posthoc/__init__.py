@@ -1,0 +1,1 @@
+"""Methods that train nothing: a new classifier on the features of a trained network."""
