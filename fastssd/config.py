@@ -27,7 +27,7 @@ class DataConfig:
     """Batches decoded ahead of the one in use."""
     read_ahead: int = 4
     """Batches beyond those, whose bytes the system is asked to read from the disk."""
-    timeout: float = 600
+    timeout: float = 600.0
     """Seconds after which a batch that does not come ends the run with an error."""
     on_error: Literal["raise", "replace"] = "raise"
     """What a training image that cannot be decoded does: end the run, or be replaced by the next

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from fastssd.errors import ConfigError, FastssdError
-from fastssd.recipe_file import Recipe, load_recipe
+from fastssd.recipe_file import Recipe, described, load_recipe
 from fastssd.runtime.launchers import follow_launcher
 from fastssd.runtime.run_directory import Status, claimed
 
@@ -52,12 +52,15 @@ class Signals:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         recipe = load_recipe(options.config, options.overrides)
     except ConfigError as error:
         return _say(error)
-    return _run(recipe)
+    if options.print_config:
+        print(described(recipe), end="")  # noqa: T201
+        return 0
+    return _dry_run(recipe) if options.dry_run else _run(recipe)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +74,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as distill.epochs=10"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say which stages would be trained and what they would take, measure a few steps, "
+        "write nothing",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the recipe and its methods as they come to be, and stop",
+    )
     return parser
+
+
+def _dry_run(recipe: Recipe) -> int:
+    """Say what a run would do."""
+    from fastssd.runtime.session import Session
+    from fastssd.runtime.watchdog import Liveness
+
+    follow_launcher()
+    try:
+        with (
+            Liveness(recipe.config.watchdog, tell=lambda message: None) as liveness,
+            Session(recipe, requested_signal=lambda: 0, liveness=liveness) as session,
+        ):
+            session.dry_run()
+    except FastssdError as error:
+        return _say(error)
+    return 0
 
 
 def _run(recipe: Recipe) -> int:

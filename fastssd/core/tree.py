@@ -247,7 +247,7 @@ def _tree(node: yaml.MappingNode, path: Path) -> Tree:
     for key_node, value_node in node.value:
         origin = f"{path}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode) or _value(key_node) in (None, True, False):
-            raise ConfigError(f"{origin}: {key_node.value!s:.60} is no key: put it in quotes")
+            raise ConfigError(f"{origin}: a key that is not text is no key: put it in quotes")
         value: Leaf | Tree
         if isinstance(value_node, yaml.MappingNode):
             value = _tree(value_node, path)

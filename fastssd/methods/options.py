@@ -39,6 +39,11 @@ class MethodOptions:
         return ("classifier",)
 
     @property
+    def source_head(self) -> str | None:
+        """Which head of its `source` it stands on."""
+        return None
+
+    @property
     def stores(self) -> tuple[str, ...]:
         """What a table must hold for it, the default first."""
         return ()
@@ -188,6 +193,10 @@ class ClassifierOptions(MethodOptions):
     @property
     def heads(self) -> tuple[str, ...]:
         return (self.head,)
+
+    @property
+    def source_head(self) -> str | None:
+        return self.head
 
     @property
     def stores(self) -> tuple[str, ...]:

@@ -180,6 +180,6 @@ def build_head(
 
 
 def cosine_scale(head: nn.Module) -> float | None:
-    """Return what a head multiplies cosines by, None if its logits are no fixed multiple of them."""
+    """Return what a head multiplies cosines by; None if its logits are no such multiple."""
     scale: float | None = getattr(head, "cosine_scale", None)
     return scale

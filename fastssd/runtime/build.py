@@ -94,14 +94,22 @@ def prepare(stage: Stage, context: Context) -> Prepared:
     return Prepared(method=method, batches=batches, seconds=seconds)
 
 
-def build(stage: Stage, context: Context) -> Method:
+def build(stage: Stage, context: Context, *, untrained_sources: bool = False) -> Method:
     """Return a stage's method with its initial weights, on the CPU: random ones, or frozen ones.
+
+    Args:
+        stage: The node.
+        context: The run.
+        untrained_sources: Whether it stands on random weights, to be measured or described.
 
     Raises:
         DataError: If weights that it stands on are missing or damaged.
     """
     sources = {}
     for role, source in stage.sources.items():
+        if untrained_sources:
+            sources[role] = untrained(source, context)
+            continue
         sources[role] = trained(source, context, weights=stage.weights)
         if stage.batchnorm == "recalibrated" and role == "source":
             head = stage.options.head
@@ -126,6 +134,11 @@ def trained(stage: Stage, context: Context, *, weights: str = "last") -> Method:
     method = build(stage, context)
     load_weights(context.output / stage.folder / WEIGHTS[weights], method)
     return method
+
+
+def untrained(stage: Stage, context: Context) -> Method:
+    """Return a stage's method with random weights, also where it stands on others."""
+    return build(stage, context, untrained_sources=True)
 
 
 def plan_of(stage: Stage, context: Context) -> Plan:

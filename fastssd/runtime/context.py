@@ -130,7 +130,7 @@ class Context:
         return self.augmentation("test", seed=self.config.seed, transform="test")
 
     def reader(self, split: Split, augmentation: Augmentation) -> Reader:
-        """Return what asks networks about a split's images; damaged ones of training are replaced."""
+        """Return a split's images for a network; damaged ones of training are replaced."""
         damage = self.damage if split is self.train else None
         return Reader(
             split=split,

@@ -147,8 +147,17 @@ class _Maker:
         stream, _, order = (keys.draws or "").partition("/")
         sampler = keys.sampler or declared.SAMPLER
         if budget is not None:
-            check_sampler(sampler, key=f"{block.key}.sampler", num_epochs=budget.epochs)
+            try:
+                check_sampler(sampler, key="sampler", num_epochs=budget.epochs)
+            except ConfigError as error:
+                raise block.error(str(error).removeprefix("sampler"), "sampler") from error
         sources = self._sources(block, keys, declared, kind)
+        if options.source_head and options.source_head not in sources["source"].options.heads:
+            source = sources["source"]
+            raise block.error(
+                f"={options.source_head}: {source.label} has {', '.join(source.options.heads)}",
+                "head",
+            )
         batchnorm = keys.batchnorm or config.batchnorm
         reads = self._reads(block, keys, declared, options, kind)
         num_views = None

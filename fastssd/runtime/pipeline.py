@@ -1,4 +1,4 @@
-"""A run's stages in order: each made or trained, measured on the test split and noted, or skipped."""
+"""A run's stages in order: each trained or made, measured on the test split, or skipped."""
 
 import json
 import time
@@ -206,8 +206,8 @@ def check_folders(graph: Graph, output: Path) -> None:
                 output / stage.folder / CHECKPOINT
             ).exists():
                 raise ConfigError(
-                    f"{output / stage.folder} has no {STAGE_FILE}: it was trained by fastssd 0.1 or "
-                    "before, whose stages can't be gone on with: choose another output"
+                    f"{output / stage.folder} has no {STAGE_FILE}: it is of another version of "
+                    "fastssd, whose stages this one can't go on with: choose another output"
                 )
             continue
         try:

@@ -33,11 +33,12 @@ from fastssd.evaluation.results import (
     read_stage,
 )
 from fastssd.recipe_file import Recipe
-from fastssd.runtime import environment, launchers
+from fastssd.runtime import dry_run, environment, launchers
 from fastssd.runtime.build import build
 from fastssd.runtime.check import check_run
 from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
+from fastssd.runtime.dry_run import estimates
 from fastssd.runtime.graph import GRAPH_FILE, Graph, Stage
 from fastssd.runtime.hosts import check_hosts
 from fastssd.runtime.identity import Facts
@@ -194,6 +195,22 @@ class Session:
                 )
             self._console.message(f"report: {self._output / 'report.md'}")
         self._context.processes.barrier()
+
+    def dry_run(self) -> None:
+        """Say what the run would do and take; nothing is written."""
+        self._liveness.doing = "measuring a few steps"
+        self._context, _ = self._context.with_images_on_device()
+        graph = self._graph()
+        check_run(graph, self._context)
+        check_folders(graph, self._output)
+        self._introduce(graph)
+        finished = [
+            stage.folder
+            for stage in graph.stages
+            if (self._output / stage.folder / RESULT).exists()
+        ]
+        for line in dry_run.lines(estimates(graph, self._context, finished=finished)):
+            self._console.message(line)
 
     def evaluate(self, *, only: Path | None = None) -> dict[str, Any]:
         """Measure the trained stages of the run directory again, and show the table.

@@ -95,8 +95,7 @@ class Trainer:
     """Trains one stage in its folder, going on from the checkpoint there.
 
     Args:
-        method: Its `forward(batch, moment)` gives loss terms and right answers, `after_step(moment)`
-            follows a step.
+        method: Its `forward(batch, moment)` gives losses and right answers.
         batches: What it is trained on.
         budget: Epochs, rate, optimizer.
         accelerator: Device, precision and processes.

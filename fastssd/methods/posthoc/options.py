@@ -26,6 +26,10 @@ class PosthocOptions(MethodOptions):
         return (self.head,)
 
     @property
+    def source_head(self) -> str | None:
+        return self.head
+
+    @property
     def stores(self) -> tuple[str, ...]:
         return ("features",)
 
