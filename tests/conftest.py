@@ -41,14 +41,15 @@ augment:
   size: 8
   mean: [0.305, 0.305, 0.305]
   std: [0.376, 0.376, 0.376]
-  query: digits
+  train: digits
   test: whole
 model: {backbone: plaincnn}
 deterministic: true
 compute_threads: 1
-features: {epochs: 2, batch_size: 32, lr: 0.02, queue: 64, embedding: 16}
-balance: {epochs: 2, batch_size: 32}
-distill: {epochs: 2, batch_size: 32, lr: 0.02}
+methods: [ce, lws, ssd]
+budgets:
+  scratch: {epochs: 2, batch_size: 32, lr: 0.02}
+  classifier: {epochs: 2, batch_size: 32}
 log: {every: 2, trace: true}
 """
 

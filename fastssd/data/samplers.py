@@ -1,7 +1,7 @@
 """Samplers: which images an epoch draws, as pure functions of (index, seed, stream, epoch).
 
 A sampler knows nothing of views, ranks, batches or pixels. A new one is one function here and one
-entry of `SAMPLERS`; its keyword-only arguments, whole numbers or floats with defaults, are what a
+line of `SAMPLERS`; its keyword-only arguments, whole numbers or floats with defaults, are what a
 recipe may set: `class_aware:per_class=2`.
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from fastssd.core import counter_rng
 from fastssd.core.class_frequency import Float64, effective_number, inverse_power
+from fastssd.core.registry import Registry
 from fastssd.data.class_index import ClassIndex
 from fastssd.data.draw_kernels import from_cycles, running_count, search, within
 from fastssd.data.draws import Int64
@@ -180,18 +181,24 @@ def class_aware(
     return _by_cycle(index, classes, ordinals, key)
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "instance": instance_balanced,
-    "class_balanced": class_balanced,
-    "class_aware": class_aware,
-    "square_root": square_root,
-    "progressive": progressive,
-    "reversed": reversed_frequency,
-    "effective_number": effective,
-    "weighted": weighted,
-    "deferred": deferred,
-    "class_cycles": class_cycles,
-}
+_HERE = "fastssd.data.samplers"
+
+SAMPLERS: Registry[Sampler] = Registry(
+    "sampler",
+    {
+        "instance": f"{_HERE}:instance_balanced",
+        "class_balanced": f"{_HERE}:class_balanced",
+        "class_aware": f"{_HERE}:class_aware",
+        "square_root": f"{_HERE}:square_root",
+        "progressive": f"{_HERE}:progressive",
+        "reversed": f"{_HERE}:reversed_frequency",
+        "effective_number": f"{_HERE}:effective",
+        "weighted": f"{_HERE}:weighted",
+        "deferred": f"{_HERE}:deferred",
+        "class_cycles": f"{_HERE}:class_cycles",
+    },
+    group="fastssd.samplers",
+)
 
 
 def _with_replacement(

@@ -158,6 +158,9 @@ class _Maker:
                 f"={options.source_head}: {source.label} has {', '.join(source.options.heads)}",
                 "head",
             )
+        for head in keys.rows:
+            if head not in options.heads:
+                raise block.error(f".{head}: its heads are {', '.join(options.heads)}", "rows")
         batchnorm = keys.batchnorm or config.batchnorm
         reads = self._reads(block, keys, declared, options, kind)
         num_views = None
@@ -377,9 +380,6 @@ def _read(block: _Block, kind: str, declared: type[MethodOptions]) -> tuple[Stag
     if problems:
         raise ConfigError("\n".join(problems))
     keys, options = found
-    for head in keys.rows:
-        if head not in options.heads:
-            raise block.error(f".{head}: its heads are {', '.join(options.heads)}", "rows")
     return keys, options
 
 
