@@ -5,6 +5,7 @@ command line. Nothing here imports PyTorch; what a method's own keys may be is k
 (`fastssd.runtime.graph` asks it).
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
@@ -134,6 +135,18 @@ def to_yaml(recipe: Recipe) -> str:
     values["options"] = plain(recipe.options)
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text
+
+
+def with_earlier(recipe: Recipe, earlier: Recipe) -> Recipe:
+    """Return a recipe that also has the methods that a run directory was made with before.
+
+    What both have, the later one says.
+    """
+    names = {method.name for method in recipe.methods}
+    kept = [method for method in earlier.methods if method.name not in names]
+    options = copied(earlier.options)
+    merge(options, recipe.options)
+    return dataclasses.replace(recipe, methods=[*recipe.methods, *kept], options=options)
 
 
 def budget_of(block: "Leaf | Tree | None", config: Config, *, key: str, where: str) -> Budget:

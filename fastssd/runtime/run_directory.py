@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastssd.core.files import remove_partial, write_atomically
 from fastssd.errors import ConfigError, DataError
-from fastssd.recipe_file import Recipe, to_yaml
+from fastssd.recipe_file import Recipe, load_recipe, to_yaml, with_earlier
 
 CONFIG = "config.yaml"
 _LOCK = ".lock"
@@ -47,8 +47,16 @@ def claimed(output: Path, recipe: Recipe, *, write: bool) -> Iterator[None]:
     with _alone(output):
         for folder in (output, *(entry for entry in output.iterdir() if entry.is_dir())):
             remove_partial(folder)
-        write_atomically(output / CONFIG, to_yaml(recipe))
+        write_atomically(output / CONFIG, to_yaml(_with_earlier(output / CONFIG, recipe)))
         yield
+
+
+def _with_earlier(path: Path, recipe: Recipe) -> Recipe:
+    """Return the recipe with the methods that the directory has already."""
+    try:
+        return with_earlier(recipe, load_recipe(path)) if path.exists() else recipe
+    except ConfigError:  # written by hand, or naming a method that there is no more
+        return recipe
 
 
 def _check_version(output: Path) -> None:
