@@ -7,6 +7,7 @@ from pathlib import Path
 from fastssd.data.longtail import EXPONENTIAL, KINDS
 from fastssd.data.shards import Shard, parse_shard
 from fastssd.data.sources.sources import NAMES, SOURCES
+from fastssd.data.sources.split_names import parse_split_names
 from fastssd.data.storage.formats import STORAGES
 
 _EXAMPLES = """examples:
@@ -15,6 +16,7 @@ _EXAMPLES = """examples:
   python tools/convert_dataset.py imagenet_lt data/imagenet-lt --root ~/imagenet --format ffcv
   python tools/convert_dataset.py ~/photos data/photos --format ffcv --on-error skip
   python tools/convert_dataset.py ~/photos data/small --format ffcv --max-side 500 --quality 90
+  python tools/convert_dataset.py ~/mri data/mri --split-names train=Training test=Testing
   python tools/convert_dataset.py lists/a_train.txt data/a --root ~/images --test lists/a_test.txt
   python tools/convert_dataset.py ~/photos data/photos --shard 1/2   (and 2/2 elsewhere, and then:)
   python tools/convert_dataset.py data/photos --merge
@@ -147,6 +149,14 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--val", metavar="PATH", help="the validation part, if it is another file")
     group.add_argument("--test", metavar="PATH", help="the test part, if it is another file")
     group.add_argument(
+        "--split-names",
+        nargs="+",
+        metavar="SPLIT=NAME",
+        help="which folder, shards or value of a CSV column is which split, such as "
+        "train=Training test=Testing; others are left out. train=. says that all folders in "
+        "SOURCE are classes",
+    )
+    group.add_argument(
         "--classes", type=Path, metavar="TXT", help="the classes' names, one a line, by label"
     )
     group.add_argument("--image-column", metavar="NAME", help="of CSV, hf; extension in shards")
@@ -161,6 +171,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.merge is None:
         if options.source is None:
             parser.error("SOURCE and OUT are both required, but for --merge")
+        if options.split_names is not None:
+            try:
+                options.split_names = parse_split_names(options.split_names)
+            except ValueError as error:
+                parser.error(f"--split-names: {error} (SOURCE and OUT stand before it)")
         return options
     given = [
         key

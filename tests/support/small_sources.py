@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -150,6 +151,24 @@ def empty_class(root):
     tree(root / "src")
     (root / "src/yak").mkdir()
     return ["src", "out"]
+
+
+def empty_part(root):
+    tree(root / "src/train")
+    (root / "src/val").mkdir()
+    return ["src", "out"]
+
+
+def linked_class(root):
+    tree(root / "src")
+    (root / "src/yak").symlink_to("ant")
+    return ["src", "out"]
+
+
+def piped(root):
+    listed(root, "ant/0.jpg 0\nbee/0.jpg 1\nant/pipe.jpg 0\n")
+    os.mkfifo(root / "images/ant/pipe.jpg")
+    return ["a.txt", "out", "--root", "images", "--on-error", "skip"]
 
 
 def unknown_test_class(root):
