@@ -229,6 +229,7 @@ def test_what_is_no_image_of_a_class_is_left_out_and_listed_by_kind(tmp_path):
         (["ant/x/y/up -> ../.."], 4, "listed already: 1 (ant/x/y/up)"),
         (["ant/sub/3.jpg", "ant/a -> sub"], 5, "listed already: 1 (ant/a)"),
         (["ant/9.jpg -> 0.jpg"], 4, "listed already: 1 (ant/9.jpg)"),
+        (["cat/9.jpg", "cat/o -> ../../out"], 7, "SOURCE: cat/o -> "),
         (["cat -> ../out", "bee/x -> y", "bee/y -> x"], 6, "cat -> "),
         (["ant/9.jpg -> ../../out/0.jpg", "ant/8.jpg -> 9.jpg"], 5, "lead out of SOURCE"),
         (["ant/o -> ../../out", "../out/o -> ../out", "../out/p -> ."], 6, "listed already: 2"),
@@ -317,6 +318,12 @@ def test_a_part_without_images_is_an_error_and_one_that_lacks_classes_is_said(tm
 
     make(tmp_path, classes("val/", "bee"))
     assert "2 of 3 classes have no val image: ant, cat" in notes(opened(tmp_path))
+
+
+def test_a_part_of_images_without_class_folders_is_an_error(tmp_path):
+    make(tmp_path, [*classes("train/"), "val/0.jpg", "val/1.jpg"])
+    with pytest.raises(DataError, match="val: holds 2 images but no class folders"):
+        opened(tmp_path)
 
 
 def test_classes_that_differ_in_case_or_blanks_alone_are_said(tmp_path):

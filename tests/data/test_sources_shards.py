@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -202,6 +203,22 @@ def test_siblings_of_a_list_are_found_by_usual_names_or_said(tmp_path, names, pa
     }
     for name in names[1:]:
         assert name in " ".join(source.notes)
+
+
+def test_a_named_part_replaces_the_one_that_is_there_and_this_is_said(tmp_path):
+    make(tmp_path, ["in/train-0.tar", "in/val-0.tar", "b-0.tar", "b-1.tar"])
+    options = SourceOptions(val=str(tmp_path / "b-*.tar"))
+    source = open_source(str(tmp_path / "in"), options=options)
+    assert counts(source) == {"train": 1, "val": 2}
+    assert "parts that are no split: 1 (val*.tar)" in " ".join(source.notes)
+
+
+def test_a_sibling_that_is_a_pipe_is_not_opened(tmp_path):
+    (tmp_path / "a_train.txt").write_text("0.jpg 0\n")
+    os.mkfifo(tmp_path / "a_val.txt")
+    source = open_source(str(tmp_path / "a_train.txt"))
+    assert list(source.splits) == ["train"]
+    assert "not used, beside" in " ".join(source.notes)
 
 
 def test_two_siblings_that_could_be_one_split_are_asked_about(tmp_path):

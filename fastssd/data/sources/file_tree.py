@@ -84,6 +84,7 @@ class SplitTree:
         folders: The names of the class folders, and whether each is a link.
         claims: The class of every folder that was listed, by its path without links.
         outside: The links that lead out of the root, each as ``LINK -> TARGET``.
+        num_loose: Images that lie in no class folder.
 
     Raises:
         DataError: If the folder cannot be listed.
@@ -95,6 +96,7 @@ class SplitTree:
         self.folders: dict[str, bool] = {}
         self.claims: dict[str, str] = {}
         self.outside: list[str] = []
+        self.num_loose = 0
         self._root = str(root)
         self._real_root = os.path.realpath(root)
         self._prefix = f"{folder}/" if folder else ""
@@ -104,6 +106,7 @@ class SplitTree:
         self._links: deque[_Place] = deque()
         self._file_links: list[tuple[_Place, str]] = []  # with where each leads to
         self._linked: set[str] = set()  # the files that were taken through links, without links
+        self._note_outside(folder, self._real)
         for entry in entries_of(self._path(folder)):
             name = self._prefix + entry.name
             if name in skip:
@@ -119,6 +122,7 @@ class SplitTree:
                 )
             else:
                 left_out.add(BESIDE if entry.is_file() else SPECIAL, name)
+                self.num_loose += _is_image(entry.name)
 
     def list_images(self, classes: Sequence[str]) -> dict[str, ClassFiles]:
         """Return the images of each class that has a folder here.
@@ -211,7 +215,7 @@ class SplitTree:
             if f"{link.real}/".startswith(f"{real.rstrip('/')}/"):
                 self._left_out.add(AGAIN, link.name)  # a folder that the link itself lies in
                 return
-            self._note_outside(link, real)
+            self._note_outside(link.name, real)
             is_class = link.name == self._prefix + link.owner
             self._walk(_Place(link.name, real, link.owner, is_nested=not is_class))
         elif stat.S_ISREG(mode) and _is_image(link.name):
@@ -228,16 +232,16 @@ class SplitTree:
             if owner is None:
                 owners[real] = link.owner
                 self._files[link.owner].names.append(link.name)
-                self._note_outside(link, real)
+                self._note_outside(link.name, real)
             elif owner == link.owner:
                 self._left_out.add(AGAIN, link.name)
             else:
                 raise _two_labels(link.name, link.owner, owner)
         self._linked = set(owners)
 
-    def _note_outside(self, link: _Place, real: str) -> None:
+    def _note_outside(self, link: str, real: str) -> None:
         if not f"{real}/".startswith(f"{self._real_root.rstrip('/')}/"):
-            self.outside.append(f"{link.name} -> {real}")
+            self.outside.append(f"{link} -> {real}")
 
 
 def entries_of(folder: str) -> list[os.DirEntry[str]]:

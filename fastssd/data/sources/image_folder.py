@@ -54,6 +54,12 @@ def open_image_folder(origin: str, options: SourceOptions) -> OpenedSource:
             raise unclear(str(root), f"{name} holds class folders too, and is no known split", name)
         left_out.add(UNUSED, name)
     for split, tree in trees.items():
+        if tree.num_loose and not tree.folders:
+            raise DataError(
+                f"{root / parts[split]}: holds {tree.num_loose:,} images but no class folders, "
+                f"which say their labels; sort them into folders as in {root / parts[TRAIN]}, or "
+                "leave that part out with --split-names"
+            )
         unknown = sorted(tree.folders.keys() - set(classes))
         if unknown:
             raise DataError(

@@ -42,7 +42,7 @@ def find_parts(train: Path, options: SourceOptions) -> tuple[dict[str, Path], li
     found: dict[str, list[Path]] = {}
     for sibling in siblings:
         beside = _split_beside(train.name, sibling)
-        if beside in named:
+        if beside in named and train.with_name(sibling).is_file():
             found.setdefault(beside, []).append(train.with_name(sibling))
     notes = []
     for split in (VAL, TEST):

@@ -79,12 +79,12 @@ def find_shards(
     for name in names:
         if name.endswith(suffix) and (folder / name).is_file():
             flat.setdefault(shard_name((folder / name).stem).name, []).append(folder / name)
-    inner = {
-        name: [folder / name / file for file in names_in(folder / name) if file.endswith(suffix)]
-        for name in names
-        if (folder / name).is_dir() and (usual_split(name) or name in (wanted or {}).values())
-    }
-    inner = {name: files for name, files in inner.items() if files}
+    inner: dict[str, list[Path]] = {}
+    for name in names:
+        if (usual_split(name) or name in (wanted or {}).values()) and (folder / name).is_dir():
+            paths = [folder / name / file for file in names_in(folder / name)]
+            files = [path for path in paths if path.name.endswith(suffix) and path.is_file()]
+            inner.update({name: files} if files else {})
     if flat and inner and wanted is None:
         raise unclear(
             str(folder), f"it holds *{suffix} files beside {', '.join(inner)}", min(inner)

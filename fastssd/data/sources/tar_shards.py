@@ -103,7 +103,7 @@ def open_tar_shards(origin: str, options: SourceOptions) -> OpenedSource:
     for split, text in ((VAL, options.val), (TEST, options.test)):
         if text is not None:
             if split in shards:
-                raise ConfigError(f"--{split} {text}: {origin} has {split} shards of its own")
+                left_out.add(UNUSED, taken_from[split], len(shards[split]))
             shards[split], taken_from[split] = _expand(text, f"--{split}"), text
     notes = [note for files in shards.values() for note in check_complete(files)]
     indices = {split: _index(files, options, left_out) for split, files in shards.items()}
