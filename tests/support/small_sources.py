@@ -183,5 +183,11 @@ def skipped_class(root):
     return ["src", "out", "--on-error", "skip"]
 
 
+def skipped_part(root):
+    tree(root / "src/train")
+    put(root / "src/val", {"ant/0.jpg": b"", "bee/0.jpg": b""})
+    return ["src", "out", "--on-error", "skip"]
+
+
 def remade(**changes):
     return lambda content: content.update(changes)

@@ -32,6 +32,7 @@ from small_sources import (
     put,
     remade,
     skipped_class,
+    skipped_part,
     tree,
     truncated_beton,
     unknown_test_class,
@@ -97,6 +98,7 @@ CASES = {
     "a truncated JPEG": (in_tree({"ant/1.jpg": jpeg()[:-30]}), 3, ["ant/1.jpg", "--on-error skip"]),
     "a text file called .jpg": (in_tree({"bee/2.jpg": "hello"}), 3, ["bee/2.jpg", "known kind"]),
     "a class that is all damaged": (skipped_class, 3, ["'bee'", "bee/0.jpg"]),
+    "a part that is all damaged": (skipped_part, 3, ["val split", "val/ant/0.jpg"]),
     "a missing file": (in_list(GOOD + "ant/gone.jpg 0"), 3, ["1 of 3", "ant/gone.jpg"]),
     "files that are all missing": (
         in_list("x/0.jpg 0\ny/0.jpg 1", "--on-error", "skip"),

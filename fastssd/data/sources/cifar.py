@@ -159,6 +159,7 @@ def open_cifar(origin: str, options: SourceOptions) -> OpenedSource:
         origin=origin,
         classes=_classes(layout, files[layout.meta], f"{path}: {layout.meta}"),
         splits=splits,
+        taken_from={TRAIN: ", ".join(layout.train), TEST: layout.test},
     )
 
 
