@@ -1,15 +1,18 @@
 """The command line of the conversion: its arguments, and what `--help` says of them."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastssd.data.longtail import EXPONENTIAL, KINDS
 from fastssd.data.shards import Shard, parse_shard
+from fastssd.data.sources.source import SPLITS
 from fastssd.data.sources.sources import NAMES, SOURCES
 from fastssd.data.sources.split_names import parse_split_names
 from fastssd.data.storage.formats import STORAGES
 
+_SPLIT_NAMES = "--split-names"
 _EXAMPLES = """examples:
   python tools/convert_dataset.py digits data/digits --imbalance 16 --val-per-class 10
   python tools/convert_dataset.py cifar100_lt_100 data/cifar100-lt --root ~/downloads
@@ -149,9 +152,8 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--val", metavar="PATH", help="the validation part, if it is another file")
     group.add_argument("--test", metavar="PATH", help="the test part, if it is another file")
     group.add_argument(
-        "--split-names",
-        nargs="+",
-        metavar="SPLIT=NAME",
+        _SPLIT_NAMES,
+        metavar="SPLIT=NAME [SPLIT=NAME ...]",
         help="which folder, shards or value of a CSV column is which split, such as "
         "train=Training test=Testing; others are left out. train=. says that all folders in "
         "SOURCE are classes",
@@ -167,15 +169,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line; exits with 2 where it contradicts itself."""
     parser = build_parser()
     # Positional arguments after all others, or --merge would leave none for OUT.
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(
+        _joined_split_names(sys.argv[1:] if arguments is None else arguments)
+    )
     if options.merge is None:
         if options.source is None:
             parser.error("SOURCE and OUT are both required, but for --merge")
         if options.split_names is not None:
             try:
-                options.split_names = parse_split_names(options.split_names)
+                options.split_names = parse_split_names([options.split_names])
             except ValueError as error:
-                parser.error(f"--split-names: {error} (SOURCE and OUT stand before it)")
+                parser.error(f"{_SPLIT_NAMES}: {error}")
         return options
     given = [
         key
@@ -186,6 +190,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         named = "SOURCE" if given[0] == "source" else "--" + given[0].replace("_", "-")
         parser.error(f"{named}: not for --merge, which takes all of that from the shards")
     return options
+
+
+def _joined_split_names(arguments: Sequence[str]) -> list[str]:
+    """Join the pairs behind the option with commas: argparse would take SOURCE and OUT for some."""
+    joined: list[str] = []
+    takes = False
+    for argument in arguments:
+        is_pair = argument.partition("=")[0] in SPLITS
+        if takes and is_pair and joined[-1] != _SPLIT_NAMES:
+            joined[-1] += f",{argument}"
+        else:
+            joined.append(argument)
+            takes = argument == _SPLIT_NAMES or (takes and is_pair)
+    return joined
 
 
 def _epilog() -> str:

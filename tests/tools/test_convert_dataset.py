@@ -125,9 +125,9 @@ def test_what_is_what_is_said_before_any_work(tool, tree, tmp_path, capsys):
     shutil.copytree(tmp_path / "all/First/[bee]", tmp_path / "all/Second/[bee]")
     (tmp_path / "all/First/ant/.hidden").touch()
     (tmp_path / "all/First/ant/05.jpg").write_bytes(b"")
-    arguments = [str(tmp_path / "all"), str(tmp_path / "out"), "--split-names"]
+    paths = [str(tmp_path / "all"), str(tmp_path / "out")]
 
-    assert tool.main([*arguments, "train=First,val=Second"]) == 3  # by the damaged image
+    assert tool.main([*paths, "--split-names=train=First,val=Second"]) == 3  # a damaged image
 
     assert capsys.readouterr().out.splitlines() == [
         f"source: {tmp_path}/all (folder), 2 classes",
@@ -138,7 +138,8 @@ def test_what_is_what_is_said_before_any_work(tool, tree, tmp_path, capsys):
         "note: left out: hidden files and folders: 1 (First/ant/.hidden)",
         "note: 1 of 2 classes have no val image: ant",
     ]
-    assert tool.main([*arguments, "train=First", "val=Second", "--on-error", "skip"]) == 0
+    names = ["--split-names", "train=First", "val=Second"]
+    assert tool.main(["--on-error", "skip", *names, *paths]) == 0
     said = capsys.readouterr().out
     assert said.count("1 of 2 classes have no val image: ant") == 2  # before and after
     assert "val: 12 images" in said
