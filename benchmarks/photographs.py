@@ -23,7 +23,7 @@ from resident import free_bytes
 from fastssd.data.encode import KEEP, Encoding, encode
 from fastssd.data.jpeg_header import SIGNATURE, read_frame
 from fastssd.data.orientation import UPRIGHT
-from fastssd.data.sources.image_folder import EXTENSIONS
+from fastssd.data.sources.file_tree import EXTENSIONS
 from fastssd.data.storage.image import RAW
 
 UInt8 = NDArray[np.uint8]

@@ -34,6 +34,7 @@ from rich.table import Table
 from fastssd.data.convert_arguments import parse_arguments
 from fastssd.data.sources.source import SourceOptions
 from fastssd.data.sources.sources import open_source
+from fastssd.data.sources.summary import lacking, lines
 from fastssd.errors import DataError, FastssdError
 from fastssd.evaluation.shots import LIMITS, shot_groups
 
@@ -98,6 +99,8 @@ def _run(options: argparse.Namespace, output: Console) -> None:
     source = open_source(
         choice.pop("source"), kind=choice.pop("kind"), options=SourceOptions(**named)
     )
+    for line in lines(source):
+        output.print(escape(line), soft_wrap=True)
     for note in source.notes:
         say(note)
     # Imports PyTorch, which takes seconds: not before the arguments are known to be good.
@@ -172,6 +175,8 @@ def _print_summary(meta: dict[str, Any], out: Path, output: Console, seconds: fl
     output.print(f"largest / smallest class: {max(counts)} / {min(counts)}")
     for name, split in splits.items():
         output.print(f"{name}: {split['images']:,} images")
+        for line in lacking(name, meta["classes"], split["per_class"]):
+            output.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
     _print_rejected(meta, out, output)
     output.print(
         f"wrote {escape(str(out))} ({meta['format']}, {num_bytes / 1e6:,.1f} MB) "

@@ -27,7 +27,7 @@ from fastssd.data.shards import (
     read_manifest,
     shard_entry,
 )
-from fastssd.data.sources.source import TRAIN, Source, SourceSplit
+from fastssd.data.sources.source import Source, SourceSplit
 from fastssd.data.split_files import SplitFiles
 from fastssd.data.storage.formats import STORAGES
 from fastssd.data.subsets import Subset, plan_subsets
@@ -121,7 +121,8 @@ def convert(
 
     Raises:
         ConfigError: If an argument is wrong, `out` exists, or another process is writing it.
-        DataError: If an image is damaged (``fail``) or a class lost all its images (``skip``).
+        DataError: If an image is damaged (``fail``), or a class or split lost all its images
+            (``skip``).
         FastssdError: If rewriting changed an image's pixels.
     """
     _check_choice("--format", format, list(STORAGES))
@@ -235,7 +236,7 @@ def convert(
         meta["source"]["sha256"] = digest.hexdigest()
         meta["rejected"] = [asdict(reject) for reject in rejects]
         if shard is None:  # a class may have all its images in other shards
-            counts = np.array(meta["splits"][TRAIN]["per_class"])
+            counts = {s: np.array(entry["per_class"]) for s, entry in meta["splits"].items()}
             check_skipped(source.origin, source.classes, counts, meta["rejected"])
         return write_meta(folder, marker, meta)
 

@@ -1,20 +1,25 @@
 """The command line of the conversion: its arguments, and what `--help` says of them."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastssd.data.longtail import EXPONENTIAL, KINDS
 from fastssd.data.shards import Shard, parse_shard
+from fastssd.data.sources.source import SPLITS
 from fastssd.data.sources.sources import NAMES, SOURCES
+from fastssd.data.sources.split_names import parse_split_names
 from fastssd.data.storage.formats import STORAGES
 
+_SPLIT_NAMES = "--split-names"
 _EXAMPLES = """examples:
   python tools/convert_dataset.py digits data/digits --imbalance 16 --val-per-class 10
   python tools/convert_dataset.py cifar100_lt_100 data/cifar100-lt --root ~/downloads
   python tools/convert_dataset.py imagenet_lt data/imagenet-lt --root ~/imagenet --format ffcv
   python tools/convert_dataset.py ~/photos data/photos --format ffcv --on-error skip
   python tools/convert_dataset.py ~/photos data/small --format ffcv --max-side 500 --quality 90
+  python tools/convert_dataset.py ~/mri data/mri --split-names train=Training test=Testing
   python tools/convert_dataset.py lists/a_train.txt data/a --root ~/images --test lists/a_test.txt
   python tools/convert_dataset.py ~/photos data/photos --shard 1/2   (and 2/2 elsewhere, and then:)
   python tools/convert_dataset.py data/photos --merge
@@ -147,6 +152,13 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--val", metavar="PATH", help="the validation part, if it is another file")
     group.add_argument("--test", metavar="PATH", help="the test part, if it is another file")
     group.add_argument(
+        _SPLIT_NAMES,
+        metavar="SPLIT=NAME [SPLIT=NAME ...]",
+        help="which folder, shards or value of a CSV column is which split, such as "
+        "train=Training test=Testing; others are left out. train=. says that all folders in "
+        "SOURCE are classes",
+    )
+    group.add_argument(
         "--classes", type=Path, metavar="TXT", help="the classes' names, one a line, by label"
     )
     group.add_argument("--image-column", metavar="NAME", help="of CSV, hf; extension in shards")
@@ -157,10 +169,17 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line; exits with 2 where it contradicts itself."""
     parser = build_parser()
     # Positional arguments after all others, or --merge would leave none for OUT.
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(
+        _joined_split_names(sys.argv[1:] if arguments is None else arguments)
+    )
     if options.merge is None:
         if options.source is None:
             parser.error("SOURCE and OUT are both required, but for --merge")
+        if options.split_names is not None:
+            try:
+                options.split_names = parse_split_names([options.split_names])
+            except ValueError as error:
+                parser.error(f"{_SPLIT_NAMES}: {error}")
         return options
     given = [
         key
@@ -171,6 +190,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         named = "SOURCE" if given[0] == "source" else "--" + given[0].replace("_", "-")
         parser.error(f"{named}: not for --merge, which takes all of that from the shards")
     return options
+
+
+def _joined_split_names(arguments: Sequence[str]) -> list[str]:
+    """Join the pairs behind the option with commas: argparse would take SOURCE and OUT for some."""
+    joined: list[str] = []
+    takes = False
+    for argument in arguments:
+        is_pair = argument.partition("=")[0] in SPLITS
+        if takes and is_pair and joined[-1] != _SPLIT_NAMES:
+            joined[-1] += f",{argument}"
+        else:
+            joined.append(argument)
+            takes = argument == _SPLIT_NAMES or (takes and is_pair)
+    return joined
 
 
 def _epilog() -> str:

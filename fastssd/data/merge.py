@@ -66,8 +66,11 @@ def merge(
         for reject in manifest.meta["rejected"]
         if reject["split"] == split
     ]
-    counts = [np.array(manifest.meta["splits"]["train"]["per_class"]) for manifest in manifests]
-    check_skipped(meta["source"]["origin"], meta["classes"], np.sum(counts, axis=0), rejected)
+    counts = {
+        split: np.sum([one.meta["splits"][split]["per_class"] for one in manifests], axis=0)
+        for split in first.planned
+    }
+    check_skipped(meta["source"]["origin"], meta["classes"], counts, rejected)
     digest = hashlib.sha256()
     splits = {}
     with new_directory(out, overwrite=overwrite, marker=META_FILE, say=say) as folder:

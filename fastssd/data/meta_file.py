@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastssd.core.files import CHECKSUM, seal
 from fastssd.data.checksums import FILES, describe_files
+from fastssd.data.sources.source import TRAIN
 from fastssd.data.subsets import check_no_class_empty
 from fastssd.errors import ConfigError, DataError
 
@@ -45,18 +46,27 @@ def write_meta(folder: Path, file: str, meta: Mapping[str, Any]) -> dict[str, An
 def check_skipped(
     origin: str,
     classes: Sequence[str],
-    train_counts: NDArray[np.int64],
+    counts: Mapping[str, NDArray[np.int64]],
     rejected: Sequence[Mapping[str, str]],
 ) -> None:
-    """Check that every class still has a training image.
+    """Check that every class still has a training image, and every other split an image.
+
+    Args:
+        origin: The source, for messages.
+        classes: (C) names.
+        counts: (C,) images of each class by split.
+        rejected: The images that were left out.
 
     Raises:
-        DataError: If damaged images were all that a class had; names it.
+        DataError: If damaged images were all that a class or a split had; names it.
     """
     if not rejected:
         return
     try:
-        check_no_class_empty(classes, train_counts)
+        check_no_class_empty(classes, counts[TRAIN])
+        empty = [split for split, per_class in counts.items() if not per_class.sum()]
+        if empty:
+            raise ConfigError(f"the {empty[0]} split would have no image")
     except ConfigError as error:
         raise DataError(
             f"{origin}: after {len(rejected)} damaged images were skipped (the first: "

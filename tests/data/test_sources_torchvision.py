@@ -72,6 +72,12 @@ def test_a_file_that_is_gone_is_missing_by_name(food):
     assert source.splits["train"].missing(np.arange(6)) == ["food-101/images/pho/1.jpg"]
 
 
+def test_a_list_that_names_files_elsewhere_is_refused(food):
+    (food / "food-101/meta/test.json").write_text(json.dumps({"pho": ["../../../pho/0"]}))
+    with pytest.raises(DataError, match="lies outside of"):
+        open_source("torchvision:Food101", options=SourceOptions(root=food))
+
+
 def test_arrays_become_rgb_pixels(mnist):
     root, images = mnist
     source = open_source("torchvision:MNIST", options=SourceOptions(root=root))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -152,6 +153,24 @@ def empty_class(root):
     return ["src", "out"]
 
 
+def empty_part(root):
+    tree(root / "src/train")
+    (root / "src/val").mkdir()
+    return ["src", "out"]
+
+
+def linked_class(root):
+    tree(root / "src")
+    (root / "src/yak").symlink_to("ant")
+    return ["src", "out"]
+
+
+def piped(root):
+    listed(root, "ant/0.jpg 0\nbee/0.jpg 1\nant/pipe.jpg 0\n")
+    os.mkfifo(root / "images/ant/pipe.jpg")
+    return ["a.txt", "out", "--root", "images", "--on-error", "skip"]
+
+
 def unknown_test_class(root):
     tree(root / "src/train")
     put(root / "src/test/yak", {"0.jpg": jpeg()})
@@ -161,6 +180,12 @@ def unknown_test_class(root):
 def skipped_class(root):
     tree(root / "src")
     put(root / "src", {f"bee/{i}.jpg": b"" for i in range(3)})
+    return ["src", "out", "--on-error", "skip"]
+
+
+def skipped_part(root):
+    tree(root / "src/train")
+    put(root / "src/val", {"ant/0.jpg": b"", "bee/0.jpg": b""})
     return ["src", "out", "--on-error", "skip"]
 
 

@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,34 @@ def test_options_reach_the_conversion(tool, tree, tmp_path, capsys):
     assert "[bee]" in capsys.readouterr().out
 
 
+def test_what_is_what_is_said_before_any_work(tool, tree, tmp_path, capsys):
+    for part in ("First", "Second"):
+        (tmp_path / "all" / part).mkdir(parents=True)
+    (tree / "ant").rename(tmp_path / "all/First/ant")
+    (tree / "[bee]").rename(tmp_path / "all/First/[bee]")
+    shutil.copytree(tmp_path / "all/First/[bee]", tmp_path / "all/Second/[bee]")
+    (tmp_path / "all/First/ant/.hidden").touch()
+    (tmp_path / "all/First/ant/05.jpg").write_bytes(b"")
+    paths = [str(tmp_path / "all"), str(tmp_path / "out")]
+
+    assert tool.main([*paths, "--split-names=train=First,val=Second"]) == 3  # a damaged image
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"source: {tmp_path}/all (folder), 2 classes",
+        "  train: 42 images of 2 classes, from First/",
+        "  val: 12 images of 1 class, from Second/",
+        "note: First is taken as the train split",
+        "note: Second is taken as the val split",
+        "note: left out: hidden files and folders: 1 (First/ant/.hidden)",
+        "note: 1 of 2 classes have no val image: ant",
+    ]
+    names = ["--split-names", "train=First", "val=Second"]
+    assert tool.main(["--on-error", "skip", *names, *paths]) == 0
+    said = capsys.readouterr().out
+    assert said.count("1 of 2 classes have no val image: ant") == 2  # before and after
+    assert "val: 12 images" in said
+
+
 def test_the_longest_bar_is_that_of_the_largest_class(tool, tree, tmp_path, capsys):
     tool.main([str(tree), str(tmp_path / "out")])
     lines = capsys.readouterr().out.splitlines()
@@ -165,7 +194,15 @@ def test_a_users_mistake_is_one_message_and_its_exit_code(
 
 
 @pytest.mark.parametrize(
-    "option", ["--format=zip", "--max-per-class=0", "--threads=x", "--frmat=1", "--quality=101"]
+    "option",
+    [
+        "--format=zip",
+        "--max-per-class=0",
+        "--threads=x",
+        "--frmat=1",
+        "--quality=101",
+        "--split-names=train",
+    ],
 )
 def test_arguments_that_argparse_refuses_exit_with_2(tool, tree, tmp_path, option, capsys):
     with pytest.raises(SystemExit) as stop:

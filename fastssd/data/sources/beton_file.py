@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from fastssd.data.sources.image_csv import LABEL_COLUMNS, choose_column
 from fastssd.data.sources.listing import Listing, classify, read_class_names
-from fastssd.data.sources.parts import find_parts, has_one, training_file
-from fastssd.data.sources.source import OpenedSource, Source, SourceOptions
+from fastssd.data.sources.parts import find_parts, is_part, training_file
+from fastssd.data.sources.source import OpenedSource, SourceOptions
 from fastssd.data.storage.beton import BetonStorage
 from fastssd.data.storage.image import JPEG
 
-_PATTERN = "*train*.beton"
+_SUFFIX = ".beton"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,17 @@ class BetonSplit:
 
 def is_beton(path: Path) -> bool:
     """Return whether a path is a `.beton` file, or a folder with one for training."""
-    return (path.is_file() and path.suffix == ".beton") or has_one(path, _PATTERN)
+    return is_part(path, _SUFFIX)
 
 
-def open_beton(origin: str, options: SourceOptions) -> Source:
+def open_beton(origin: str, options: SourceOptions) -> OpenedSource:
     """Map `.beton` files; no image is opened.
 
     Raises:
         ConfigError: If there is no such file, or no field of a usual name holds the labels.
         DataError: If a file is damaged.
     """
-    train = training_file(origin, _PATTERN, ".beton file")
+    train = training_file(origin, _SUFFIX, ".beton file")
     parts, notes = find_parts(train, options)
     listings, storages = {}, {}
     for split, path in parts.items():
@@ -63,7 +63,7 @@ def open_beton(origin: str, options: SourceOptions) -> Source:
         )
         listing = Listing(str(path))
         for sample, label in enumerate(storage.integers[name].tolist()):
-            listing.add(f"{path.name}[{sample}]", str(label), f"sample {sample}")
+            listing.add(f"{path.name}[{sample}]", label, f"sample {sample}")
         listings[split], storages[split] = listing, storage
     named = read_class_names(options.classes) if options.classes else None
     classes, labels = classify(listings, named)
@@ -77,4 +77,5 @@ def open_beton(origin: str, options: SourceOptions) -> Source:
             for split, storage in storages.items()
         },
         notes=notes,
+        taken_from={split: str(path) for split, path in parts.items()},
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastssd.data.sources.plain_pickle import PlainPickleError, load_plain
-from fastssd.data.sources.source import TEST, TRAIN, OpenedSource, Source, SourceOptions
+from fastssd.data.sources.source import TEST, TRAIN, OpenedSource, SourceOptions
 from fastssd.errors import ConfigError, DataError
 
 _PIXELS = 3 * 32 * 32
@@ -125,7 +125,7 @@ def is_cifar(path: Path) -> bool:
     return any((path / f).is_file() for layout in LAYOUTS for f in (*layout.train, layout.test))
 
 
-def open_cifar(origin: str, options: SourceOptions) -> Source:
+def open_cifar(origin: str, options: SourceOptions) -> OpenedSource:
     """Read the images of an archive or folder into memory (180 MB).
 
     Nothing is unpacked to disk, and pickles are read without running anything.
@@ -159,6 +159,7 @@ def open_cifar(origin: str, options: SourceOptions) -> Source:
         origin=origin,
         classes=_classes(layout, files[layout.meta], f"{path}: {layout.meta}"),
         splits=splits,
+        taken_from={TRAIN: ", ".join(layout.train), TEST: layout.test},
     )
 
 

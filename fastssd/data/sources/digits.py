@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastssd.data.sources.source import TEST, TRAIN, OpenedSource, Source, SourceOptions
+from fastssd.data.sources.source import TEST, TRAIN, OpenedSource, SourceOptions
 from fastssd.errors import ConfigError
 
 TEST_PER_CLASS = 36
@@ -35,7 +35,7 @@ class DigitsSplit:
         return ()
 
 
-def open_digits(origin: str, options: SourceOptions) -> Source:
+def open_digits(origin: str, options: SourceOptions) -> OpenedSource:
     """Return the digits, with the last 36 of each class as the test set.
 
     The data set is in the order of its writers, so the test digits are by other people than the

@@ -1,53 +1,52 @@
 """CSV files with a header: an image's path, its label and, if there is one, its split."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fastssd.data.sources.image_list import source_of_files
+from fastssd.data.sources.image_list import source_of_files, within_root
+from fastssd.data.sources.left_out import UNUSED, LeftOut
 from fastssd.data.sources.listing import Listing
-from fastssd.data.sources.parts import find_parts, has_one, training_file
-from fastssd.data.sources.source import TEST, TRAIN, VAL, Source, SourceOptions
+from fastssd.data.sources.parts import find_parts, is_part, training_file
+from fastssd.data.sources.source import TRAIN, OpenedSource, SourceOptions
+from fastssd.data.sources.split_names import USUAL, usual_split
 from fastssd.errors import ConfigError, DataError
 
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path")
 LABEL_COLUMNS = ("label", "class", "category", "target", "label_id", "class_id", "category_id")
 _SPLIT_COLUMNS = ("split", "set", "partition", "subset")
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
-_PATTERN = "*train*.csv"
+_SUFFIX = ".csv"
 
 
 def is_image_csv(path: Path) -> bool:
     """Return whether a path looks like a CSV file, or a folder with one for training."""
-    return (path.is_file() and path.suffix.lower() == ".csv") or has_one(path, _PATTERN)
+    return is_part(path, _SUFFIX)
 
 
-def open_image_csv(origin: str, options: SourceOptions) -> Source:
+def open_image_csv(origin: str, options: SourceOptions) -> OpenedSource:
     """Read CSV files; no image is opened.
 
     Raises:
         ConfigError: If there is no such file, or no column of a usual name.
         DataError: If a file is damaged; names file and line.
     """
-    train = training_file(origin, _PATTERN, "CSV file")
+    train = training_file(origin, _SUFFIX, "CSV file")
     parts, notes = find_parts(train, options)
-    listings = _read(parts.pop(TRAIN), TRAIN, options)
+    root = options.root or train.parent
+    left_out = LeftOut()
+    listings = _read(parts.pop(TRAIN), TRAIN, root, options, left_out)
     for split, path in parts.items():
         if split in listings:
             raise ConfigError(f"--{split} {path}: {train} has {split} images of its own")
-        listings[split] = _read(path, split, options, mixed=False)[split]
+        listings[split] = _read(path, split, root, options)[split]
     return source_of_files(
         listings,
         name=train.stem,
         kind="csv",
         origin=origin,
-        root=options.root or train.parent,
+        root=root,
         options=options,
-        notes=notes,
+        notes=[*notes, *left_out.lines()],
     )
 
 
@@ -60,7 +59,7 @@ def choose_column(
         ConfigError: If there is none; names the columns there are.
     """
     if wanted is not None:
-        if wanted in columns:
+        if columns.count(wanted) == 1:
             return wanted
         raise ConfigError(f"{option} {wanted}: {file} has the columns {', '.join(columns)}")
     found = [column for column in columns if column.strip().lower() in usual]
@@ -74,10 +73,18 @@ def choose_column(
 
 
 def _read(
-    path: Path, split: str, options: SourceOptions, *, mixed: bool = True
+    path: Path,
+    split: str,
+    root: Path,
+    options: SourceOptions,
+    left_out: LeftOut | None = None,
 ) -> dict[str, Listing]:
-    """Read a file into its splits; all into `split` where it has no column for them."""
-    listings: dict[str, Listing] = {split: Listing(str(path))}
+    """Read a file into its splits; all into `split` where it has no column for them.
+
+    Without `left_out` such a column is not looked at.
+    """
+    within = within_root(root)
+    listings: dict[str, Listing] = {split: Listing(str(path), within)}
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -96,14 +103,25 @@ def _read(
                 option="--label-column",
                 file=str(path),
             )
-            part = [c for c in columns if c.strip().lower() in _SPLIT_COLUMNS] if mixed else []
+            part = None if left_out is None else _split_column(columns, path, options.split_names)
             for row in reader:
                 place = f"line {reader.line_num}"
+                if None in row:
+                    raise DataError(
+                        f"{path}, {place}: has more fields than the header; put a field with a "
+                        "comma in quotes"
+                    )
                 if not row[image] or not row[label]:
                     raise DataError(f"{path}, {place}: has no {label if row[image] else image}")
-                name = _split_name(row[part[0]], f"{path}, {place}") if part else split
-                listing = listings.setdefault(name, Listing(str(path)))
-                listing.add(row[image].strip(), row[label].strip(), place)
+                name: str | None = split
+                if part is not None and left_out is not None:
+                    text = (row[part] or "").strip()
+                    name = _split_of(text, options.split_names, f"{path}, {place}")
+                    if name is None:
+                        left_out.add(UNUSED, f"{text!r} of the column {part}")
+                        continue
+                listing = listings.setdefault(str(name), Listing(str(path), within))
+                listing.add(row[image].strip(), row[label], place)
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: is not CSV: {error}") from error
     except OSError as error:
@@ -111,8 +129,27 @@ def _read(
     return listings
 
 
-def _split_name(text: str | None, where: str) -> str:
-    name = _SPLIT_NAMES.get((text or "").strip().lower())
+def _split_column(
+    columns: Sequence[str], path: Path, wanted: Mapping[str, str] | None
+) -> str | None:
+    found = [column for column in columns if column.strip().lower() in _SPLIT_COLUMNS]
+    if len(found) > 1:
+        raise ConfigError(f"{path}: {', '.join(found)} could each say the split: rename one")
+    if wanted is not None and not found:
+        raise ConfigError(
+            f"--split-names: {path} has no column called like {', '.join(_SPLIT_COLUMNS)}"
+        )
+    return found[0] if found else None
+
+
+def _split_of(text: str, wanted: Mapping[str, str] | None, where: str) -> str | None:
+    """Return the split of a row; None where the user named others."""
+    if wanted is not None:
+        return next((split for split, name in wanted.items() if name == text), None)
+    name = usual_split(text)
     if name is None:
-        raise DataError(f"{where}: the split {text!r} is none of {', '.join(_SPLIT_NAMES)}")
+        raise DataError(
+            f"{where}: the split {text!r} is none of {', '.join(USUAL)}; say with --split-names "
+            f"what is what, such as --split-names {TRAIN}=NAME"
+        )
     return name

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.errors import DataError
+
 
 @dataclass(frozen=True, slots=True)
 class FileSplit:
@@ -28,20 +30,47 @@ class FileSplit:
 
     def missing(self, rows: NDArray[np.int64]) -> Sequence[str]:
         # Folder by folder: asking for each of a million files takes minutes on a network disk.
-        folders: dict[str, frozenset[str]] = {}
+        folders: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
         absent = []
         for row in rows:
             folder, _, file = self.names[row].rpartition("/")
             if folder not in folders:
                 folders[folder] = _files_of(self.root, folder)
-            if file not in folders[folder]:
+            files, special = folders[folder]
+            if file in special:
+                raise DataError(
+                    f"{self.root / self.names[row]}: is a pipe, a socket or a device, which is "
+                    "never opened; remove it from the list"
+                )
+            if file not in files:
                 absent.append(self.names[row])
         return absent
 
 
-def _files_of(root: Path, folder: str) -> frozenset[str]:
-    # An absolute path in a list makes an absolute folder here, and an empty one is the root itself.
+def names_in(folder: Path) -> list[str]:
+    """Return the names of what a folder holds and does not hide, sorted.
+
+    Raises:
+        DataError: If it cannot be listed.
+    """
     try:
-        return frozenset(os.listdir(root / folder))  # noqa: PTH208 - names alone
+        names = os.listdir(folder)  # noqa: PTH208 - names alone
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def _files_of(root: Path, folder: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what may be files in a folder, and what must not be opened."""
+    files, special = set(), set()
+    try:
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                # Told by the folder itself. What a link leads to is found when it is read.
+                if entry.is_symlink() or entry.is_file(follow_symlinks=False):
+                    files.add(entry.name)
+                elif not entry.is_dir(follow_symlinks=False):
+                    special.add(entry.name)
     except OSError:  # no such folder, or one that must not be read
-        return frozenset()
+        pass
+    return frozenset(files), frozenset(special)

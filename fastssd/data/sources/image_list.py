@@ -10,46 +10,58 @@ from fastssd.data.sources.listing import (
     shared_images,
     without_repeats,
 )
-from fastssd.data.sources.parts import find_parts, has_one, training_file
-from fastssd.data.sources.source import OpenedSource, Source, SourceOptions
+from fastssd.data.sources.parts import find_parts, is_part, training_file
+from fastssd.data.sources.rows import Within
+from fastssd.data.sources.source import OpenedSource, SourceOptions
 from fastssd.errors import ConfigError, DataError
 
-_PATTERN = "*train*.txt"
+_SUFFIX = ".txt"
 
 
 def is_image_list(path: Path) -> bool:
     """Return whether a path looks like a list, or a folder with a training list."""
-    return (path.is_file() and path.suffix == ".txt") or has_one(path, _PATTERN)
+    return is_part(path, _SUFFIX)
 
 
-def open_image_list(origin: str, options: SourceOptions) -> Source:
+def open_image_list(origin: str, options: SourceOptions) -> OpenedSource:
     """Read lists of images; no image is opened.
 
     Raises:
         ConfigError: If there is no such list.
         DataError: If a list is damaged; names file and line.
     """
-    train = training_file(origin, _PATTERN, "list of images")
+    train = training_file(origin, _SUFFIX, "list of images")
     parts, notes = find_parts(train, options)
-    listings = {split: read_list(path) for split, path in parts.items()}
+    root = options.root or train.parent
+    listings = {split: read_list(path, root) for split, path in parts.items()}
     return source_of_files(
         listings,
         name=train.stem,
         kind="list",
         origin=origin,
-        root=options.root or train.parent,
+        root=root,
         options=options,
         notes=notes,
     )
 
 
-def read_list(path: Path) -> Listing:
+def within_root(root: Path) -> Within:
+    """Return what the paths of a list may be, if they start from a folder."""
+    return Within(root, "; name the folder that holds all images with --root")
+
+
+def read_list(path: Path, root: Path) -> Listing:
     """Read the lines of a list; the label is what stands behind the last blank.
 
+    Args:
+        path: The list.
+        root: Where its paths start.
+
     Raises:
-        DataError: If the file cannot be read or a line is not `PATH LABEL`.
+        DataError: If the file cannot be read, a line is not `PATH LABEL`, or a path leads out of
+            the root.
     """
-    listing = Listing(str(path))
+    listing = Listing(str(path), within_root(root))
     try:
         # File names are bytes; those that are not UTF-8 must reach the file system unchanged.
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -95,10 +107,10 @@ def source_of_files(
         raise ConfigError(f"--root {root}: there is no such folder")
     kept: dict[str, Listing] = {}
     for split, listing in listings.items():
-        kept[split], repeats = without_repeats(listing)
+        kept[split], _, repeats = without_repeats(listing)
         notes = [*notes, *repeats]
     class_names = read_class_names(options.classes) if options.classes else None
-    classes, labels = classify(kept, class_names)
+    classes, labels = classify(kept, class_names, by_folder=True)
     return OpenedSource(
         name=name,
         kind=kind,
@@ -106,4 +118,5 @@ def source_of_files(
         classes=classes,
         splits={s: FileSplit(labels[s], listing.names, root) for s, listing in kept.items()},
         notes=[*notes, *shared_images(kept)],
+        taken_from={split: listing.file for split, listing in kept.items()},
     )

@@ -8,27 +8,28 @@ from typing import Any
 import numpy as np
 
 from fastssd.data.sources.image_files import FileSplit
+from fastssd.data.sources.image_list import within_root
 from fastssd.data.sources.listing import Listing, shared_images, without_repeats
-from fastssd.data.sources.parts import find_parts, has_one, training_file
+from fastssd.data.sources.parts import find_parts, is_part, training_file
+from fastssd.data.sources.rows import label_text, whole_number
 from fastssd.data.sources.source import (
     TEST,
     TRAIN,
     VAL,
     OpenedSource,
-    Source,
     SourceOptions,
 )
 from fastssd.errors import ConfigError, DataError
 
-_PATTERN = "train*.json"
+_SUFFIX = ".json"
 
 
 def is_inaturalist(path: Path) -> bool:
     """Return whether a path is an annotation file, or a folder with one for training."""
-    return (path.is_file() and path.suffix == ".json") or has_one(path, _PATTERN)
+    return is_part(path, _SUFFIX)
 
 
-def open_inaturalist(origin: str, options: SourceOptions) -> Source:
+def open_inaturalist(origin: str, options: SourceOptions) -> OpenedSource:
     """Read annotation files; no image is opened.
 
     The official validation set becomes the test split, as in all published numbers: it is the only
@@ -38,7 +39,7 @@ def open_inaturalist(origin: str, options: SourceOptions) -> Source:
         ConfigError: If there is no such file.
         DataError: If a file is damaged or contradicts itself.
     """
-    train = training_file(origin, _PATTERN, "annotation file")
+    train = training_file(origin, _SUFFIX, "annotation file")
     parts, notes = find_parts(train, options)
     if VAL in parts and TEST not in parts and options.val is None:
         parts[TEST] = parts.pop(VAL)
@@ -51,7 +52,8 @@ def open_inaturalist(origin: str, options: SourceOptions) -> Source:
     numbers = {number: label for label, number in enumerate(classes)}
     splits, listings = {}, {}
     for split, path in parts.items():
-        listing, repeats = without_repeats(_join(contents[split], path, classes))
+        joined = _join(contents[split], path, root, classes)
+        listing, _, repeats = without_repeats(joined)
         notes += repeats
         listings[split] = listing
         labels = np.array([numbers[int(label)] for label in listing.labels], dtype=np.int64)
@@ -66,6 +68,7 @@ def open_inaturalist(origin: str, options: SourceOptions) -> Source:
         classes=names,
         splits=splits,
         notes=[*notes, *shared_images(listings)],
+        taken_from={split: str(path) for split, path in parts.items()},
     )
 
 
@@ -83,23 +86,29 @@ def _load(path: Path) -> Mapping[str, Any]:
 def _classes(content: Mapping[str, Any], path: Path) -> dict[int, str]:
     """Return the categories' names by their number, in the order of the labels."""
     try:
-        categories = {int(c["id"]): str(c.get("name", c["id"])) for c in content["categories"]}
+        categories = {
+            whole_number(c["id"]): label_text(c.get("name", c["id"])) for c in content["categories"]
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: its list of categories is missing or damaged: {error!r}") from (
             error
         )
-    if not categories:
-        raise DataError(f"{path}: has no categories")
+    if len(categories) < len(content["categories"]) or not categories:
+        reason = "has two categories of one id" if categories else "has no categories"
+        raise DataError(f"{path}: {reason}")
     return dict(sorted(categories.items()))
 
 
-def _join(content: Mapping[str, Any], path: Path, classes: Mapping[int, str]) -> Listing:
+def _join(
+    content: Mapping[str, Any], path: Path, root: Path, classes: Mapping[int, str]
+) -> Listing:
     """Match images with annotations by the image's number; the label is the category's number."""
-    listing = Listing(str(path))
+    listing = Listing(str(path), within_root(root))
     try:
         labels: dict[int, int] = {}
         for annotation in content["annotations"]:
-            number, category = int(annotation["image_id"]), int(annotation["category_id"])
+            number = whole_number(annotation["image_id"])
+            category = whole_number(annotation["category_id"])
             if category not in classes:
                 raise DataError(
                     f"{path}: image {number} is of category {category}, which is not among the "
@@ -110,12 +119,16 @@ def _join(content: Mapping[str, Any], path: Path, classes: Mapping[int, str]) ->
                     f"{path}: image {number} has two categories, {labels[number]} and {category}"
                 )
         for image in content["images"]:
-            number, name = int(image["id"]), str(image["file_name"])
+            number, name = whole_number(image["id"]), image["file_name"]
+            if not isinstance(name, str):
+                raise DataError(f"{path}: image {number} has {str(name)[:40]!r} as its file_name")
             if number not in labels:
                 raise DataError(f"{path}: image {number} ({name}) has no annotation")
-            listing.add(name, str(labels[number]), f"image {number}")
+            listing.add(name, labels[number], f"image {number}")
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: an image or annotation lacks a field: {error!r}") from error
+        raise DataError(
+            f"{path}: an image or annotation lacks a field or has a wrong one: {error!r}"
+        ) from error
     if not listing.names:
         raise DataError(f"{path}: lists no images")
     return listing

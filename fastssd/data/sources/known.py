@@ -12,7 +12,7 @@ from fastssd.data.sources import cifar
 from fastssd.data.sources.image_list import read_list, source_of_files
 from fastssd.data.sources.inaturalist import open_inaturalist
 from fastssd.data.sources.listing import Listing
-from fastssd.data.sources.source import TEST, TRAIN, VAL, OpenedSource, Source, SourceOptions
+from fastssd.data.sources.source import TEST, TRAIN, VAL, OpenedSource, SourceOptions
 from fastssd.errors import ConfigError, DataError
 
 _CIFAR_LT = re.compile(r"(cifar100?)(?:_lt)?_(?:ir|if)?(\d+)")
@@ -144,7 +144,7 @@ def find_known(text: str) -> Known | None:
     return None
 
 
-def open_known(origin: str, options: SourceOptions) -> Source:
+def open_known(origin: str, options: SourceOptions) -> OpenedSource:
     """Open a dataset by name and check that it is the published one.
 
     Raises:
@@ -188,7 +188,6 @@ def _open_cifar(known: Known, origin: str, root: Path, options: SourceOptions) -
     if place is None:
         raise DataError(f"{root}: {origin} is not there; expected is {_wanted(known)}")
     source = cifar.open_cifar(str(place), options)
-    assert isinstance(source, OpenedSource)
     if source.name != known.key:
         raise DataError(f"{place}: holds {source.name}, not {known.key}")
     return source
@@ -204,9 +203,7 @@ def _open_lists(
     else:
         if known.key == "inat18" and (folders[0] / "train2018.json").is_file():
             options = replace(options, root=root)
-            source = open_inaturalist(str(folders[0] / "train2018.json"), options)
-            assert isinstance(source, OpenedSource)
-            return source
+            return open_inaturalist(str(folders[0] / "train2018.json"), options)
         absent = [n for n in lists.lists.values() if not any((f / n).is_file() for f in folders)]
         other = " (or train2018.json and val2018.json)" if known.key == "inat18" else ""
         raise DataError(
@@ -219,7 +216,7 @@ def _open_lists(
     listings = {}
     for split, name in lists.lists.items():
         notes += _identity_note(folder / name, lists.blobs[split])
-        listings[split] = _flattened(read_list(folder / name), root)
+        listings[split] = _flattened(read_list(folder / name, root), root)
     if known.key == "inat18":
         notes.append("the official validation set is the test split, as in all published numbers")
     _check_folders(lists, listings, root)
@@ -254,7 +251,7 @@ def _flattened(listing: Listing, root: Path) -> Listing:
     if not flat or not (root / VAL / parts[2]).exists():
         return listing
     names = [f"{VAL}/{name.rpartition('/')[2]}" for name in listing.names]
-    return Listing(listing.file, names, listing.labels, listing.places)
+    return replace(listing, names=names)
 
 
 def _check_folders(lists: KnownLists, listings: Mapping[str, Listing], root: Path) -> None:

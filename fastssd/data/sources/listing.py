@@ -1,16 +1,24 @@
 """From lists of (image, label as written) to classes and labels, whatever the kind of list."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.data.sources.rows import Within, label_text
 from fastssd.data.sources.source import TRAIN
 from fastssd.errors import ConfigError, DataError
 
+MISSING_WORDS = frozenset({"nan", "none", "null", "na", "n/a", "<na>"})
+"""What programs write, in any case of the letters, where there is no label."""
+
+_NUMBER = re.compile(r"-?\d+(\.0*)?", re.ASCII)
+_LARGEST = 10**18  # of a number; what is larger is no class
+_LONGEST = 40  # of a label in a message
 _SHOWN = 5
 
 
@@ -20,21 +28,35 @@ class Listing:
 
     Attributes:
         file: The file, for messages.
-        names: (N) images.
-        labels: (N) labels as they are written: numbers or names.
-        places: (N) where each stands in the file, such as ``line 7``; empty where that says
-            nothing.
+        within: Where the images are, if their names are paths of files.
+        names: (N) images: paths from that folder, or what messages call them.
+        labels: (N) labels: numbers or names; see `label_text`.
+        places: (N) where each stands in the file, such as ``line 7``.
     """
 
     file: str
+    within: Within | None = None
     names: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
 
-    def add(self, name: str, label: str, place: str) -> None:
-        """Append an image."""
-        self.names.append(name)
-        self.labels.append(label)
+    def add(self, name: str, label: object, place: str) -> None:
+        """Append an image.
+
+        Args:
+            name: The image as it is written.
+            label: Its label as it is written.
+            place: Where.
+
+        Raises:
+            DataError: If that is no label, or no path within the folder.
+        """
+        try:
+            path = name if self.within is None else self.within.relative(name)
+            self.labels.append(label_text(label))
+        except ValueError as error:
+            raise DataError(f"{self.file}, {place}: {name}: {error}") from error
+        self.names.append(path)
         self.places.append(place)
 
     def where(self, row: int) -> str:
@@ -42,11 +64,12 @@ class Listing:
         return f"{self.file}, {self.places[row]}"
 
 
-def without_repeats(listing: Listing) -> tuple[Listing, list[str]]:
+def without_repeats(listing: Listing) -> tuple[Listing, NDArray[np.int64], list[str]]:
     """Keep each image once.
 
     Returns:
-        The listing without the repeats, and notes that say how many there were.
+        The listing without the repeats, the (M,) rows that were kept, and notes that say how many
+        were not.
 
     Raises:
         DataError: If an image is listed with two labels.
@@ -57,22 +80,27 @@ def without_repeats(listing: Listing) -> tuple[Listing, list[str]]:
         before = first.setdefault(name, row)
         if before == row:
             continue
-        if listing.labels[before] != listing.labels[row]:
+        label, other = listing.labels[row], listing.labels[before]
+        if label != other and not (_is_number(label) and _is_number(other) and _same(label, other)):
             raise DataError(
-                f"{listing.where(row)}: {name} has the label {listing.labels[row]}, and the label "
-                f"{listing.labels[before]} in {listing.places[before]}: keep one of them"
+                f"{listing.where(row)}: {name} has the label {label}, and the label {other} in "
+                f"{listing.places[before]}: keep one of them"
             )
         repeated = row if repeated is None else repeated
     if repeated is None:
-        return listing, []
-    kept = Listing(listing.file)
-    for row in first.values():
-        kept.add(listing.names[row], listing.labels[row], listing.places[row])
+        return listing, np.arange(len(listing.names)), []
+    kept = list(first.values())
     note = (
-        f"{len(listing.names) - len(first)} images are listed more than once and kept once, the "
+        f"{len(listing.names) - len(first):,} images are listed more than once and kept once, the "
         f"first in {listing.where(repeated)}: {listing.names[repeated]}"
     )
-    return kept, [note]
+    once = replace(
+        listing,
+        names=[listing.names[row] for row in kept],
+        labels=[listing.labels[row] for row in kept],
+        places=[listing.places[row] for row in kept],
+    )
+    return once, np.array(kept, dtype=np.int64), [note]
 
 
 def shared_images(listings: Mapping[str, Listing]) -> list[str]:
@@ -91,18 +119,21 @@ def shared_images(listings: Mapping[str, Listing]) -> list[str]:
 
 
 def classify(
-    listings: Mapping[str, Listing], class_names: Sequence[str] | None = None
+    listings: Mapping[str, Listing],
+    class_names: Sequence[str] | None = None,
+    *,
+    by_folder: bool = False,
 ) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
     """Decide the classes and the number of each.
 
     Labels that are all whole numbers are taken as they are: 0 to C - 1 without gaps in the
-    training list. Other labels are names; their classes are the names in sorted order. Numbered
-    classes are called after the folders of their training images, where each class has a folder of
-    its own, else after their numbers.
+    training list. Other labels are names; their classes are the names in sorted order.
 
     Args:
         listings: By split; ``train`` must be there.
         class_names: (C) names in the order of the labels, if they are known.
+        by_folder: Whether numbered classes are called after the folders of their training images,
+            where each class has a folder of its own. Otherwise they are called by their numbers.
 
     Returns:
         (C) class names, and by split (N,) int64 labels.
@@ -117,9 +148,10 @@ def classify(
     if numbered:
         classes, labels = _numbered(listings, class_names)
     else:
+        _check_missing_words(listings)
         classes, labels = _named(listings, class_names)
     _check_gaps(listings[TRAIN], labels[TRAIN], classes)
-    if numbered and class_names is None:
+    if numbered and class_names is None and by_folder:
         classes = _folder_names(listings[TRAIN].names, labels[TRAIN]) or classes
     return classes, labels
 
@@ -134,39 +166,88 @@ def read_class_names(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise ConfigError(f"--classes {path}: cannot be read: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice or not names:
-        reason = f"has {twice[0]!r} more than once" if twice else "is empty"
-        raise ConfigError(f"--classes {path}: {reason}; expected is one name a line")
-    return names
+    try:
+        return checked_names([line for line in lines if line.strip()])
+    except ValueError as error:
+        raise ConfigError(f"--classes {path}: {error}; expected is one name a line") from error
+
+
+def checked_names(names: Sequence[object]) -> list[str]:
+    """Return the names of classes as text.
+
+    Raises:
+        ValueError: If one is no name, or is there twice, or there are none; the message is the
+            reason.
+    """
+    texts = [label_text(name) for name in names]
+    twice = [name for name, count in Counter(texts).items() if count > 1]
+    if twice or not texts:
+        raise ValueError(f"has {twice[0]!r} more than once" if twice else "is empty")
+    return texts
 
 
 def _is_number(label: str) -> bool:
-    return label.removeprefix("-").isascii() and label.removeprefix("-").isdigit()
+    return _NUMBER.fullmatch(label) is not None
+
+
+def _number(label: str) -> int:
+    return int(label.partition(".")[0])
+
+
+def _same(label: str, other: str) -> bool:
+    return _number(label) == _number(other)
+
+
+def _check_missing_words(listings: Mapping[str, Listing]) -> None:
+    """Check that no word such as ``nan`` stands among numbers, where it would be a class.
+
+    Raises:
+        DataError: If one does; names file and line.
+    """
+    labels = {label for listing in listings.values() for label in listing.labels}
+    words = {label for label in labels if label.lower() in MISSING_WORDS}
+    others = labels - words
+    if not words or not others or not all(map(_is_number, others)):
+        return
+    for listing in listings.values():
+        for row, label in enumerate(listing.labels):
+            if label in words:
+                raise DataError(
+                    f"{listing.where(row)}: {listing.names[row]} has no label, but {label!r} where "
+                    "the others have numbers; give it one or leave the image out"
+                )
 
 
 def _numbered(
     listings: Mapping[str, Listing], class_names: Sequence[str] | None
 ) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
-    largest = max(map(int, set(listings[TRAIN].labels)))
-    num_classes = largest + 1 if class_names is None else len(class_names)
+    numbers = {label: _number(label) for one in listings.values() for label in set(one.labels)}
+    train = {numbers[label] for label in set(listings[TRAIN].labels)}
+    num_classes = max(train) + 1 if class_names is None else len(class_names)
     for listing in listings.values():
-        numbers = {label: int(label) for label in set(listing.labels)}
-        wrong = {label for label, number in numbers.items() if not 0 <= number < num_classes}
+        limit = min(num_classes, _LARGEST)
+        wrong = {label for label in set(listing.labels) if not 0 <= numbers[label] < limit}
         if wrong:
             row = next(row for row, label in enumerate(listing.labels) if label in wrong)
+            label = listing.labels[row]
+            if numbers[label] >= _LARGEST:
+                raise DataError(
+                    f"{listing.where(row)}: label {label[:_LONGEST]} of {listing.names[row]} is "
+                    "too large for the number of a class"
+                )
             known = "the class names" if class_names else "the training images"
+            hint = ""
+            if numbers[label] == -1:
+                hint = "; -1 often means that an image has no label: leave such images or parts out"
             raise DataError(
-                f"{listing.where(row)}: label {listing.labels[row]} of {listing.names[row]} is not "
-                f"among the labels of {known}, 0 to {num_classes - 1}"
+                f"{listing.where(row)}: label {label[:_LONGEST]} of {listing.names[row]} is not "
+                f"among the labels of {known}, 0 to {num_classes - 1}{hint}"
             )
-    train = set(map(int, set(listings[TRAIN].labels)))
     if num_classes > 2 * len(train) + 1000:
         # A label like 10**12 must not make as many class names.
         raise _gaps(listings[TRAIN], num_classes, len(train), [])
     labels = {
-        split: np.array([int(label) for label in listing.labels], dtype=np.int64)
+        split: np.array([numbers[label] for label in listing.labels], dtype=np.int64)
         for split, listing in listings.items()
     }
     return list(class_names or map(str, range(num_classes))), labels
@@ -184,7 +265,8 @@ def _named(
             row = next(row for row, label in enumerate(listing.labels) if label in unknown)
             known = "the class names" if class_names else "the training labels"
             raise DataError(
-                f"{listing.where(row)}: label {listing.labels[row]!r} of {listing.names[row]} is "
+                f"{listing.where(row)}: label {listing.labels[row][:_LONGEST]!r} of "
+                f"{listing.names[row]} is "
                 f"not among {known} ({', '.join(classes[:_SHOWN])}"
                 f"{', ...' if len(classes) > _SHOWN else ''})"
             )

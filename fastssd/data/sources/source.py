@@ -1,7 +1,7 @@
 """What a conversion needs of a source: its classes, its splits, and each image's content."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -35,7 +35,11 @@ class SourceSplit(Protocol):
         """
 
     def missing(self, rows: NDArray[np.int64]) -> Sequence[str]:
-        """Return the names of those rows whose files are not there, without opening any."""
+        """Return the names of those rows whose files are not there, without opening any.
+
+        Raises:
+            DataError: If a row names a pipe, a socket or a device.
+        """
 
 
 class Source(Protocol):
@@ -71,7 +75,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenedSource:
-    """A source as its module found it; see `Source`."""
+    """A source as its module found it; see `Source`.
+
+    `taken_from` says by split which folder, files or the like it was taken from, for the user.
+    """
 
     name: str
     kind: str
@@ -80,6 +87,7 @@ class OpenedSource:
     splits: Mapping[str, SourceSplit]
     notes: Sequence[str] = ()
     imbalance: float | None = None
+    taken_from: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +99,7 @@ class SourceOptions:
         lists: The folder with a known dataset's lists, where they are not in `root`.
         val: The validation part: a file of the same kind.
         test: The test part: a file of the same kind.
+        split_names: By split, the folder, shards or value of a column that is that split.
         classes: A file with the name of one class a line, in the order of the labels.
         image_column: The column, feature or extension that holds the image.
         label_column: The column, feature, field or key that holds the label.
@@ -100,6 +109,7 @@ class SourceOptions:
     lists: Path | None = None
     val: str | None = None
     test: str | None = None
+    split_names: Mapping[str, str] | None = None
     classes: Path | None = None
     image_column: str | None = None
     label_column: str | None = None

@@ -14,7 +14,8 @@ from fastssd.data.sources.image_folder import is_image_folder, open_image_folder
 from fastssd.data.sources.image_list import is_image_list, open_image_list
 from fastssd.data.sources.inaturalist import is_inaturalist, open_inaturalist
 from fastssd.data.sources.known import DESCRIPTIONS, find_known, open_known
-from fastssd.data.sources.source import Source, SourceOptions
+from fastssd.data.sources.source import OpenedSource, SourceOptions
+from fastssd.data.sources.summary import checked
 from fastssd.data.sources.tar_shards import is_tar_shards, open_tar_shards
 from fastssd.data.sources.torchvision_named import PREFIX, open_torchvision
 from fastssd.errors import ConfigError
@@ -38,7 +39,7 @@ class SourceEntry:
     """
 
     description: str
-    open: Callable[[str, SourceOptions], Source]
+    open: Callable[[str, SourceOptions], OpenedSource]
     recognises: Callable[[Path], bool] = _never
     options: frozenset[str] = frozenset()
 
@@ -50,6 +51,7 @@ SOURCES: dict[str, SourceEntry] = {
         description="DIR/train/CLASS/*, also val and test; or DIR/CLASS/*",
         open=open_image_folder,
         recognises=is_image_folder,
+        options=frozenset({"split_names"}),
     ),
     "list": SourceEntry(
         description="TXT with lines `PATH LABEL`, as X_train.txt, X_val.txt, X_test.txt",
@@ -61,7 +63,7 @@ SOURCES: dict[str, SourceEntry] = {
         description="CSV with a header: path, label and, if there is one, split",
         open=open_image_csv,
         recognises=is_image_csv,
-        options=_PARTS | {"root", "image_column", "label_column"},
+        options=_PARTS | {"split_names", "root", "image_column", "label_column"},
     ),
     "inat": SourceEntry(
         description="iNaturalist's train2018.json, with val2018.json beside it",
@@ -78,13 +80,13 @@ SOURCES: dict[str, SourceEntry] = {
         description="a folder by Hugging Face's save_to_disk, or of Parquet files",
         open=open_hugging_face,
         recognises=is_hugging_face,
-        options=frozenset({"classes", "image_column", "label_column"}),
+        options=frozenset({"split_names", "classes", "image_column", "label_column"}),
     ),
     "webdataset": SourceEntry(
         description=".tar shards: a folder, 'a-{0000..0012}.tar' or 'a-*.tar'",
         open=open_tar_shards,
         recognises=is_tar_shards,
-        options=_PARTS | {"image_column", "label_column"},
+        options=_PARTS | {"split_names", "image_column", "label_column"},
     ),
     "beton": SourceEntry(
         description="FFCV's .beton, with any fields besides image and label",
@@ -112,7 +114,7 @@ NAMES: dict[str, str] = {DIGITS: SOURCES[DIGITS].description, **DESCRIPTIONS}
 
 def open_source(
     text: str, *, kind: str | None = None, options: SourceOptions | None = None
-) -> Source:
+) -> OpenedSource:
     """Open a source by its name or path.
 
     Args:
@@ -137,7 +139,7 @@ def open_source(
                 f"{option}: is not for SOURCE {text}, which is of the kind {kind}; it is for "
                 f"{', '.join(takers)}"
             )
-    return entry.open(text, options)
+    return checked(entry.open(text, options))
 
 
 def find_kind(text: str) -> str:

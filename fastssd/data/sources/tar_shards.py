@@ -14,16 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.data.sources.image_files import names_in
+from fastssd.data.sources.left_out import MEMBERS, UNUSED, LeftOut, unwanted
 from fastssd.data.sources.listing import Listing, classify, read_class_names
+from fastssd.data.sources.rows import label_text
+from fastssd.data.sources.shard_names import check_complete, find_shards
 from fastssd.data.sources.source import (
-    SPLITS,
     TEST,
     TRAIN,
     VAL,
     OpenedSource,
-    Source,
     SourceOptions,
 )
+from fastssd.data.sources.split_names import usual_split
 from fastssd.errors import ConfigError, DataError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "gif", "tif", "tiff")
@@ -73,30 +76,40 @@ class _Index:
 def is_tar_shards(path: Path) -> bool:
     """Return whether a path is a shard, a pattern of shards, or a folder that holds some."""
     if path.is_dir():
-        if any(entry.is_dir() and entry.name not in SPLITS for entry in path.iterdir()):
+        folders = [path / name for name in names_in(path) if (path / name).is_dir()]
+        if any(usual_split(folder.name) is None for folder in folders):
             return False  # a tree of images, with an archive left in it
-        return any(path.glob("*.tar")) or any(path.glob(f"{TRAIN}/*.tar"))
+        return any(any(folder.glob("*.tar")) for folder in (path, *folders))
     return path.name.endswith(".tar")
 
 
-def open_tar_shards(origin: str, options: SourceOptions) -> Source:
+def open_tar_shards(origin: str, options: SourceOptions) -> OpenedSource:
     """Read the headers of all shards; no image is opened.
 
     Raises:
-        ConfigError: If there are no such shards.
-        DataError: If a shard is damaged, or a sample has no image or label; names both.
+        ConfigError: If there are no such shards, or it cannot be told which split some are.
+        DataError: If a shard is missing or damaged, or a sample has no image or label; names both.
     """
-    shards = _shards_by_split(origin)
+    left_out = LeftOut()
+    if Path(origin).is_dir():
+        found = find_shards(Path(origin), ".tar", options.split_names, exact=False)
+        shards, taken_from = found.files, found.taken_from
+        for name, files in found.left.items():
+            left_out.add(UNUSED, name, len(files))
+    elif options.split_names is not None:
+        raise ConfigError(f"--split-names: is for a folder of shards; {origin} names them itself")
+    else:
+        shards, taken_from = {TRAIN: _expand(origin, "SOURCE")}, {TRAIN: origin}
     for split, text in ((VAL, options.val), (TEST, options.test)):
         if text is not None:
-            shards[split] = _expand(text, f"--{split}")
-    if TRAIN not in shards:
-        raise ConfigError(f"SOURCE {origin}: has shards for {', '.join(shards)}, but no {TRAIN}")
-    notes: list[str] = []
-    indices = {split: _index(files, options, notes) for split, files in shards.items()}
+            if split in shards:
+                left_out.add(UNUSED, taken_from[split], len(shards[split]))
+            shards[split], taken_from[split] = _expand(text, f"--{split}"), text
+    notes = [note for files in shards.values() for note in check_complete(files)]
+    indices = {split: _index(files, options, left_out) for split, files in shards.items()}
     named = read_class_names(options.classes) if options.classes else None
     listings = {split: index.listing for split, index in indices.items()}
-    classes, labels = classify(listings, named or _number_names(listings))
+    classes, labels = classify(listings, named)
     path = Path(_BRACES.sub("", origin))
     return OpenedSource(
         name=path.resolve().name.removesuffix(".tar").rstrip("-_*"),
@@ -112,35 +125,9 @@ def open_tar_shards(origin: str, options: SourceOptions) -> Source:
             )
             for split, index in indices.items()
         },
-        notes=notes,
+        notes=[*notes, *left_out.lines()],
+        taken_from=taken_from,
     )
-
-
-def _number_names(listings: Mapping[str, Listing]) -> list[str] | None:
-    """Return numbers as names, since the folder within a shard's name says nothing of a class."""
-    labels = set(listings[TRAIN].labels)
-    if not labels or not all(label.isascii() and label.isdigit() for label in labels):
-        return None
-    largest = max(map(int, labels))
-    return [str(i) for i in range(largest + 1)] if largest < 2 * len(labels) + 1000 else None
-
-
-def _shards_by_split(origin: str) -> dict[str, list[Path]]:
-    folder = Path(origin)
-    if not folder.is_dir():
-        return {TRAIN: _expand(origin, "SOURCE")}
-    shards = {split: sorted(folder.glob(f"{split}/*.tar")) for split in SPLITS}
-    flat = sorted(folder.glob("*.tar"))
-    for split in SPLITS:
-        shards[split] += [file for file in flat if split in file.name]
-    if not any(shards.values()):
-        shards[TRAIN] = flat
-    elif unclear := [file.name for file in flat if not any(s in file.name for s in SPLITS)]:
-        raise ConfigError(
-            f"SOURCE {origin}: some shards are named after a split, but not {unclear[0]}: name the "
-            "training shards as SOURCE, such as 'a-{0000..0012}.tar', and others with --val, --test"
-        )
-    return {split: files for split, files in shards.items() if files}
 
 
 def _expand(pattern: str, option: str) -> list[Path]:
@@ -167,9 +154,8 @@ def _expand(pattern: str, option: str) -> list[Path]:
     return files
 
 
-def _index(shards: Sequence[Path], options: SourceOptions, notes: list[str]) -> _Index:
+def _index(shards: Sequence[Path], options: SourceOptions, left_out: LeftOut) -> _Index:
     index = _Index(Listing(str(shards[0].parent)))
-    num_others = 0
     for number, shard in enumerate(shards):
         sample: dict[str, tarfile.TarInfo] = {}
         before = None
@@ -177,7 +163,11 @@ def _index(shards: Sequence[Path], options: SourceOptions, notes: list[str]) -> 
             with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     if not member.isreg() or member.issparse():
-                        num_others += not member.isdir()
+                        if not member.isdir():
+                            left_out.add(MEMBERS, f"{shard.name}/{member.name}")
+                        continue
+                    if reason := _unwanted(member.name):
+                        left_out.add(reason, f"{shard.name}/{member.name}")
                         continue
                     key, extension = _split_name(member.name)
                     if key != before:
@@ -192,9 +182,13 @@ def _index(shards: Sequence[Path], options: SourceOptions, notes: list[str]) -> 
                     raise DataError(f"{shard}: is cut short: it has no end-of-archive mark")
         except (tarfile.TarError, OSError, EOFError) as error:
             raise DataError(f"{shard}: is not a whole, uncompressed .tar file: {error}") from error
-    if num_others:
-        notes.append(f"not used: {num_others} links or special members in the shards")
     return index
+
+
+def _unwanted(name: str) -> str | None:
+    """Return why a member is no part of a sample, whatever it holds, as a Mac's ``._0.jpg``."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    return next((reason for part in parts if (reason := unwanted(part))), None)
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -242,21 +236,19 @@ def _label(
     member = sample[kind]
     file = tar.extractfile(member) if member.size <= _MAX_LABEL_BYTES else None
     try:
-        text = (file.read() if file else b"").decode("utf-8").strip()
-        value = text if kind == "cls" else _of_json(json.loads(text), options.label_column)
+        content = file.read() if file else b""
+        return label_text(
+            content if kind == "cls" else _of_json(json.loads(content), options.label_column)
+        )
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{shard}: {member.name} holds no label: {error}") from error
-    if not value:
-        raise DataError(f"{shard}: {member.name} holds no label")
-    return value
+        raise DataError(f"{shard}: {member.name}: has no label: {error}") from error
 
 
-def _of_json(value: object, key: str | None) -> str:
+def _of_json(value: object, key: str | None) -> object:
+    """Return the label that a value of JSON is, or holds under a usual or the named key."""
     if isinstance(value, dict):
         found = [name for name in ((key,) if key else _LABEL_KEYS) if name in value]
         if not found:
             raise ValueError(f"it has the keys {', '.join(map(str, value))}: use --label-column")
-        value = value[found[0]]
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is neither a number nor a name")
-    return str(value)
+        return value[found[0]]
+    return value

@@ -6,6 +6,7 @@ datasets that keep arrays are asked for their images.
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,14 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.data.sources.image_files import FileSplit
+from fastssd.data.sources.listing import Listing, without_repeats
+from fastssd.data.sources.rows import Within
 from fastssd.data.sources.source import (
     TEST,
     TRAIN,
     VAL,
     Content,
     OpenedSource,
-    Source,
     SourceOptions,
+    SourceSplit,
 )
 from fastssd.errors import ConfigError, DataError
 
@@ -58,34 +62,28 @@ _LABELS = ("_labels", "targets", "labels", "y")
 
 
 @dataclass(frozen=True, slots=True)
-class TorchvisionSplit:
-    """One split of a torchvision dataset.
+class ArraySplit:
+    """One split of a torchvision dataset that keeps arrays.
 
     Attributes:
         labels: (N,) int64.
-        names: (N) paths of the files, or ``SPLIT[row]``.
-        files: (N) the files, or None where the dataset keeps arrays.
+        names: (N) ``SPLIT[row]``.
         dataset: torchvision's.
     """
 
     labels: NDArray[np.int64]
     names: Sequence[str]
-    files: Sequence[Path] | None
     dataset: Any
 
     def read(self, row: int) -> Content:
-        if self.files is not None:
-            return self.files[row].read_bytes()
         image, _ = self.dataset[row]
         return np.asarray(image.convert("RGB"))
 
     def missing(self, rows: NDArray[np.int64]) -> Sequence[str]:
-        if self.files is None:
-            return ()
-        return [self.names[row] for row in rows if not self.files[row].is_file()]
+        return ()
 
 
-def open_torchvision(origin: str, options: SourceOptions) -> Source:
+def open_torchvision(origin: str, options: SourceOptions) -> OpenedSource:
     """Open a dataset by the name of its torchvision class, in the folder `--root`.
 
     Raises:
@@ -101,13 +99,21 @@ def open_torchvision(origin: str, options: SourceOptions) -> Source:
         raise ConfigError(f"SOURCE {origin}: say with --root in which folder it lies")
     kind: Callable[..., Any] = getattr(import_module("torchvision.datasets"), name)
     datasets = _datasets(kind, options.root, origin)
-    splits = {split: _split(split, dataset, options.root) for split, dataset in datasets.items()}
+    notes: list[str] = []
+    splits = {
+        split: _split(split, dataset, options.root, notes) for split, dataset in datasets.items()
+    }
     num_classes = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
     classes = [str(each) for each in getattr(datasets[TRAIN], "classes", None) or []]
     if len(classes) < num_classes:
         classes = [str(label) for label in range(num_classes)]
     return OpenedSource(
-        name=name.lower(), kind="torchvision", origin=origin, classes=classes, splits=splits
+        name=name.lower(),
+        kind="torchvision",
+        origin=origin,
+        classes=classes,
+        splits=splits,
+        notes=notes,
     )
 
 
@@ -142,21 +148,31 @@ def _datasets(kind: Callable[..., Any], root: Path, origin: str) -> dict[str, An
     return found
 
 
-def _split(split: str, dataset: Any, root: Path) -> TorchvisionSplit:  # noqa: ANN401
+def _split(
+    split: str,
+    dataset: Any,  # noqa: ANN401
+    root: Path,
+    notes: list[str],
+) -> SourceSplit:
     num_images = len(dataset)
     listed = _attribute(dataset, _FILES, num_images)
-    files, labels = None, _attribute(dataset, _LABELS, num_images)
-    if listed is not None:
-        pairs = [each if isinstance(each, tuple) else (each, None) for each in listed]
-        files = [Path(file) for file, _ in pairs]
-        if labels is None:
-            labels = [label for _, label in pairs]
+    labels = _attribute(dataset, _LABELS, num_images)
+    pairs = [each if isinstance(each, tuple) else (each, None) for each in listed or ()]
+    if labels is None and listed is not None:
+        labels = [label for _, label in pairs]
     if labels is None:
         labels = [dataset[row][1] for row in range(num_images)]
-    names = [f"{split}[{row}]" for row in range(num_images)]
-    if files is not None:
-        names = [str(file.relative_to(root) if root in file.parents else file) for file in files]
-    return TorchvisionSplit(np.asarray(labels, dtype=np.int64), names, files, dataset)
+    numbers = np.asarray(labels, dtype=np.int64)
+    if listed is None:
+        return ArraySplit(numbers, [f"{split}[{row}]" for row in range(num_images)], dataset)
+    listing = Listing(str(root), Within(root))
+    for row, (file, _) in enumerate(pairs):
+        # torchvision's paths start from the current folder.
+        path = os.path.abspath(file)  # noqa: PTH100 - keeps links
+        listing.add(path, int(numbers[row]), f"image {row} of {split}")
+    kept, rows, repeats = without_repeats(listing)
+    notes += repeats
+    return FileSplit(numbers[rows], kept.names, root)
 
 
 def _attribute(dataset: Any, names: Sequence[str], length: int) -> Sequence[Any] | None:  # noqa: ANN401
