@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from fastssd.evaluation.tables import Row, aligned, evaluated_on, paper_table, percent
+from fastssd.untrusted import for_terminal
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -23,8 +24,6 @@ _RATE_WINDOW = 20
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines of progress where there is no terminal; a stage's first and last line
 are always shown."""
-
-_CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 
 class Console:
@@ -245,7 +244,8 @@ class _Plain:
     def table(
         self, header: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str]
     ) -> None:
-        for text in ("", *aligned(header, cells), "", *notes):
+        shown = [[_printable(cell, self._stream) for cell in row] for row in cells]
+        for text in ("", *aligned(header, shown), "", *notes):
             self.line(text)
 
     def close(self) -> None:
@@ -351,8 +351,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def _printable(text: str, stream: TextIO) -> str:
     """Return one line that the stream can encode: a name from a dataset must not end a run."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.translate(_CONTROL).encode(encoding, "backslashreplace").decode(encoding)
+    return for_terminal(text, encoding=getattr(stream, "encoding", None) or "utf-8")
 
 
 def _short(value: float) -> str:

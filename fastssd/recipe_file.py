@@ -45,7 +45,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     missing = [key for key in _required_keys(Config, "") if key not in given]
     errors += [f"{path}: {key} is missing; it has no default" for key in missing]
     if errors:
-        raise ConfigError("\n".join(errors))
+        raise ConfigError(*errors)
     values = {str(name): _plain(whole[name]) for name in whole if name not in sections}
     for name, section in sections.items():
         try:
@@ -53,7 +53,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         except ConfigError as error:
             errors.append(f"{path}: {error}")
     if errors:
-        raise ConfigError("\n".join(errors))
+        raise ConfigError(*errors)
     try:
         return Config(**values)
     except ConfigError as error:

@@ -14,6 +14,7 @@ from fastssd.config import Config
 from fastssd.errors import ConfigError, DataError
 from fastssd.files import remove_partial, write_atomically
 from fastssd.recipe_file import differences, load_config, to_yaml
+from fastssd.untrusted import error_for_terminal
 
 _MAY_CHANGE = (
     "data.threads",
@@ -138,7 +139,7 @@ class Status:
             try:
                 self._write(state, exit_code=exit_code, error=error)
             except DataError as problem:
-                print(f"fastssd: {problem}", file=sys.stderr)  # noqa: T201
+                print(f"fastssd: {error_for_terminal(problem)}", file=sys.stderr)  # noqa: T201
 
     def _state(self) -> str | None:
         try:

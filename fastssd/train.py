@@ -26,6 +26,7 @@ from fastssd.errors import ConfigError, FastssdError
 from fastssd.launchers import follow_launcher
 from fastssd.recipe_file import load_config
 from fastssd.run_directory import Status, claimed
+from fastssd.untrusted import error_for_terminal
 
 _SAME_SIGNAL_SECONDS = 3.0
 
@@ -132,7 +133,7 @@ def _stopped(signal_number: int, status: Status) -> int:
 
 
 def _say(error: FastssdError) -> int:
-    print(f"fastssd: {error}", file=sys.stderr)  # noqa: T201
+    print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
     return error.exit_code
 
 

@@ -121,7 +121,7 @@ def test_line_ends_and_escapes_of_a_message_cannot_break_its_line():
 
     Console(enabled=True, stream=stream).message("a\nb\x1b[31mc\rd")
 
-    assert stream.getvalue() == "a b [31mc d\n"
+    assert stream.getvalue() == "a\\nb\\x1b[31mc\\rd\n"
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

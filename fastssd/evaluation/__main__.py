@@ -12,6 +12,7 @@ from pathlib import Path
 from fastssd.errors import ConfigError, FastssdError
 from fastssd.files import write_atomically
 from fastssd.recipe_file import load_config
+from fastssd.untrusted import error_for_terminal
 
 CONFIG = "config.yaml"
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         rows = _evaluate(options)
     except FastssdError as error:
-        print(f"fastssd: {error}", file=sys.stderr)  # noqa: T201
+        print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     if options.json:
         write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
