@@ -38,7 +38,7 @@ class DataConfig:
     train: str = "train"
     """The split that is trained on."""
     validation: str | None = None
-    """The split evaluated during training, from which `best` checkpoints are chosen."""
+    """The split evaluated during training; `best` checkpoints have its best class mean."""
     test: str = "test"
     """The split that the report's rows are measured on, once, after training."""
 

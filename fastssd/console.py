@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from fastssd.evaluation.tables import Row, aligned, evaluated_on, paper_table, percent
+from fastssd.evaluation.shots import GROUPS, LIMITS
+from fastssd.evaluation.tables import Row, aligned, paper_table, percent, table_notes
 from fastssd.untrusted import for_terminal
 
 if TYPE_CHECKING:
@@ -141,16 +142,16 @@ class Console:
         self._show(lambda display: display.progress(stage.title, done, facts))
 
     def evaluated(self, split: str, heads: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Show accuracies in percent, by head and then by group, ``overall`` being one."""
+        """Show accuracies in percent, by head and then by the keys of `accuracies`."""
         for head, groups in heads.items():
             others = ", ".join(
-                f"{group} {percent(value)}"
-                for group, value in groups.items()
-                if group in ("many", "medium", "few")
+                f"{title} {percent(groups[key])}"
+                for key, title in (("overall", "all"), *zip(GROUPS, GROUPS, strict=True))
+                if key in groups
             )
-            text = f"{self._stage.title}  {split}, {head}: {percent(groups.get('overall'))}%"
-            text += f" ({others})" if others else ""
-            self.message(text)
+            mean = percent(groups.get("class_mean"))
+            text = f"{self._stage.title}  {split}, {head}: class mean {mean}%"
+            self.message(f"{text} ({others})" if others else text)
 
     def stage_finished(self, seconds: float) -> None:
         """Show that the stage is done, and how long it took."""
@@ -166,10 +167,8 @@ class Console:
         if not rows:
             return
         header, cells = paper_table(rows)
-        notes = [
-            f"Top-1 accuracy in percent on {evaluated_on(rows)}; +/- is the standard error of All",
-            "from their number alone. Many: >= 100 training images, few: <= 20.",
-        ]
+        limits = ", ".join(f"{group} {LIMITS[group]}" for group in GROUPS)
+        notes = [*table_notes(rows), f"Groups by training images of a class: {limits}."]
         self._show(lambda display: display.table(header, cells, notes))
 
     def close(self) -> None:

@@ -21,14 +21,15 @@ from fastssd.console import Console
 from fastssd.data.damage import Damage
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
-from fastssd.errors import ConfigError, DataError
+from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.damaged_images import damage_file
-from fastssd.evaluation.report import build_report, write_report
+from fastssd.evaluation.report import build_report
 from fastssd.evaluation.results import RESULT, Run, damaged_files, parse_row, read_stage
 from fastssd.files import write_atomically
 from fastssd.hosts import check_hosts
 from fastssd.liveness import Liveness
 from fastssd.pipeline import run_stages
+from fastssd.run_report import make_report, warn_of_absent_classes
 from fastssd.stages.build import build_stage
 from fastssd.stages.check import check_run
 from fastssd.stages.context import Context
@@ -166,15 +167,10 @@ class Session:
             on_stage=begin,
         )
         self._liveness.doing = "writing the report"
-        if self._context.is_main:
-            report = write_report(self._output, class_names=self._context.dataset.classes)
-            self._console.table(report["rows"])
-            if num_damaged := len(report["damaged_images"]):
-                self._console.warning(
-                    f"{num_damaged} damaged training images were replaced; report.json lists them"
-                )
-            self._console.message(f"report: {self._output / 'report.md'}")
-        self._context.barrier()
+        failure = self._report() if self._context.is_main else None
+        self._context.barrier()  # The others have done their part, whatever the report does.
+        if failure is not None:
+            raise failure
 
     def evaluate(self, *, only: Path | None = None) -> dict[str, Any]:
         """Measure the trained stages of the run directory again, and show the table.
@@ -216,7 +212,21 @@ class Session:
         run = Run(stages=tuple(stages), unfinished=(), train_counts=stages[0].train_counts)
         report = build_report(run, class_names=context.dataset.classes)
         self._console.table(report["rows"])
+        warn_of_absent_classes(self._config, context.dataset, self._console)
         return {key: report[key] for key in ("rows", "classes", "train_counts")}
+
+    def _report(self) -> FastssdError | None:
+        """Make the report, and return what kept it from being whole."""
+        try:
+            make_report(
+                self._output,
+                config=self._config,
+                dataset=self._context.dataset,
+                console=self._console,
+            )
+        except FastssdError as error:
+            return error
+        return None
 
     def _introduce(self) -> None:
         """Say what is trained on what, and how batches and rates are cut."""
@@ -237,6 +247,7 @@ class Session:
             f"{context.dataset.name}: {len(context.train)} training images of "
             f"{context.num_classes} classes, {counts.max()} to {counts.min()} a class"
         )
+        warn_of_absent_classes(config, context.dataset, self._console)
         self._console.message(
             f"{num_processes} process(es) on {context.workers.device.type}, precision "
             f"{config.precision}, decoder {decoder}, {context.workers.threads} decode "

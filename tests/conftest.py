@@ -55,7 +55,7 @@ import json, os, signal, sys, traceback
 import torch, torch._inductor, fastssd.session, fastssd.trainer, fastssd.train
 import fastssd.evaluation.report, fastssd.stages.build as build, fastssd.stages.tabulate as tabulate
 
-fastssd.evaluation.report.write_figures = lambda *args, **kwargs: []  # they have their own tests
+fastssd.evaluation.report.write_figures = lambda *args: ([], [])  # they have their own tests
 
 def hook(at):
     """Send this process a signal at a step of a folder, or at a batch of its table."""

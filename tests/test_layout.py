@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "pipeline": BASE
     | PARTS
     | {"agreement", "checkpoints", "console", "resume", "stages", "trainer"},
+    "run_report": {"config", "console", "data", "errors", "evaluation"},
     "session": BASE
     | PARTS
     | {
@@ -55,9 +56,11 @@ MAY_IMPORT = {
         "launchers",
         "liveness",
         "pipeline",
+        "run_report",
         "stages",
     },
-    "evaluation.__main__": BASE | {"liveness", "recipe_file", "session"},
+    "evaluation.__main__": BASE
+    | {"console", "data", "liveness", "recipe_file", "run_report", "session"},
     "train": BASE
     | {"agreement", "launchers", "liveness", "recipe_file", "run_directory", "session"},
     "fastssd": set(),
