@@ -1,16 +1,21 @@
 """The schema of a recipe: what a config may say, its defaults, and what contradicts itself.
 
-Fields of one class are keys of one section of the YAML file. Durations are in epochs, sizes in
-pixels, batch sizes in images per optimizer step over all processes together.
+Fields of one class are keys of one section of the YAML file; beside each number stand its least and
+its most. Durations are in epochs, sizes in pixels, batch sizes in images per optimizer step over
+all processes together.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fastssd.bounds import ANY_INTEGER, YEAR, between, check_numbers, positive
 from fastssd.errors import ConfigError
 
 MAX_EPOCHS = 2**32 - 1
 """What a view number has room for."""
+MAX_BATCH = 2**20
+MAX_THREADS = 1_024
+"""More than machines have cores; threads that cannot be started fail without naming a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +26,13 @@ class DataConfig:
     """The dataset directory that tools/convert_dataset.py made."""
     decoder: str = "auto"
     """What turns stored bytes into pixels; `auto` takes the fastest that is installed."""
-    threads: int = 0
+    threads: int = field(default=0, metadata=between(0, MAX_THREADS))
     """Decode threads of each process; 0 shares the machine's cores among the processes."""
-    prefetch: int = 4
+    prefetch: int = field(default=4, metadata=between(0, 1_000))
     """Batches decoded ahead of the one in use."""
-    read_ahead: int = 4
+    read_ahead: int = field(default=4, metadata=between(0, 10_000))
     """Batches beyond those, whose bytes the system is asked to read from the disk."""
-    timeout: float = 600
+    timeout: float = field(default=600, metadata=positive(YEAR))
     """Seconds after which a batch that does not come ends the run with an error."""
     on_error: Literal["raise", "replace"] = "raise"
     """What a training image that cannot be decoded does: end the run, or be replaced by the next
@@ -44,20 +49,20 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _named("data", self, "path")
-        _at_least("data", self, threads=0, prefetch=0, read_ahead=0)
-        if not self.timeout > 0:
-            raise ConfigError(f"data.timeout={self.timeout} must be positive")
+        check_numbers("data", self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """What the networks see of an image; the names are those of fastssd/augment/recipes.py."""
 
-    size: int
+    size: int = field(metadata=between(1, 4_096))
     """Side of the square that the networks see."""
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    mean: list[float] = field(
+        default_factory=lambda: [0.485, 0.456, 0.406], metadata=between(-1e6, 1e6)
+    )
     """Subtracted from each channel in [0, 1]; the default is ImageNet's."""
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225], metadata=positive(1e6))
     """Each channel is divided by this afterwards."""
     query: str = "imagenet"
     """Recipe of training images."""
@@ -70,9 +75,7 @@ class AugmentConfig:
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
                 raise ConfigError(f"augment.{name} needs three numbers, one a channel")
-        if min(self.std) <= 0:
-            raise ConfigError(f"augment.std={list(self.std)} must be positive")
-        _at_least("augment", self, size=1)
+        check_numbers("augment", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,39 +92,35 @@ class ModelConfig:
 class TrainingConfig:
     """How long and how fast weights learn: common to all stages."""
 
-    epochs: int
+    epochs: int = field(metadata=between(1, MAX_EPOCHS))
     """Passes over as many draws as there are training images."""
-    batch_size: int
+    batch_size: int = field(metadata=between(1, MAX_BATCH))
     """Images per optimizer step over all processes and micro-batches."""
-    lr: float
+    lr: float = field(metadata=positive(1e6))
     """Peak learning rate, for this batch size."""
     plan: str = "instance"
     """The sampler, with its options after a colon: `class_aware:per_class=2` (docs/plans.md)."""
-    momentum: float = 0.9
+    momentum: float = field(default=0.9, metadata=between(0, 1))
     """Of SGD."""
     nesterov: bool = False
     """SGD's Nesterov form; BBN's CIFAR recipe has it, the ImageNet-LT one has not."""
-    weight_decay: float = 5e-4
+    weight_decay: float = field(default=5e-4, metadata=between(0, 1e6))
     """L2, on every weight that learns."""
     schedule: Literal["cosine", "multistep", "constant"] = "cosine"
     """`cosine` falls to 0; `multistep` multiplies by `decay` at each milestone."""
     update: Literal["epoch", "step"] = "epoch"
     """How often the cosine moves; the reference code moves it once an epoch."""
-    warmup_epochs: int = 0
+    warmup_epochs: int = field(default=0, metadata=between(0, MAX_EPOCHS))
     """Epochs of linear warm-up from a third of the rate (BBN's)."""
-    milestones: list[int] = field(default_factory=list)
+    milestones: list[int] = field(default_factory=list, metadata=between(1, MAX_EPOCHS))
     """1-based epochs from which the rate is lower (`multistep`)."""
-    decay: float = 0.1
+    decay: float = field(default=0.1, metadata=between(0, 1e6))
     """What each milestone multiplies the rate by."""
-    accumulate: int = 1
+    accumulate: int = field(default=1, metadata=between(1, MAX_BATCH))
     """Micro-batches per optimizer step."""
 
     def _check(self, section: str) -> None:
-        _at_least(section, self, epochs=1, batch_size=1, accumulate=1, warmup_epochs=0)
-        _at_least(section, self, momentum=0, weight_decay=0, decay=0)
-        _at_most(section, self, epochs=MAX_EPOCHS, momentum=1)
-        if not self.lr > 0:
-            raise ConfigError(f"{section}.lr={self.lr} must be positive")
+        check_numbers(section, self)
         if self.milestones and self.schedule != "multistep":
             raise ConfigError(
                 f"{section}.milestones is set but {section}.schedule={self.schedule}: "
@@ -129,10 +128,6 @@ class TrainingConfig:
             )
         if self.schedule == "multistep" and not self.milestones:
             raise ConfigError(f"{section}.schedule=multistep needs {section}.milestones")
-        if self.milestones and min(self.milestones) < 1:
-            raise ConfigError(
-                f"{section}.milestones={list(self.milestones)}: the first epoch is number 1"
-            )
         if self.nesterov and self.momentum == 0:
             raise ConfigError(f"{section}.nesterov needs {section}.momentum above 0")
 
@@ -146,17 +141,17 @@ class FeaturesConfig(TrainingConfig):
     lr: float = 0.1
     task: Literal["none", "rotation", "instance"] = "rotation"
     """The self-supervised task beside cross-entropy."""
-    task_weight: float = 1.0
+    task_weight: float = field(default=1.0, metadata=between(0, 1e6))
     """alpha_2 of the paper's equation 1."""
     forward: Literal["joint", "separate"] = "joint"
     """Whether BatchNorm sees upright and rotated images as one batch or as two."""
-    queue: int = 65_536
+    queue: int = field(default=65_536, metadata=between(1, 2**24))
     """Keys kept as negatives (instance). Paper 4.2.1; the reference code's default is 115,712."""
-    temperature: float = 0.2
+    temperature: float = field(default=0.2, metadata=positive(1e6))
     """tau of the paper's equation 2 (instance)."""
-    encoder_momentum: float = 0.999
+    encoder_momentum: float = field(default=0.999, metadata=between(0, 1))
     """m of the momentum encoder (instance)."""
-    embedding: int = 128
+    embedding: int = field(default=128, metadata=between(1, 2**16))
     """Width of the projected vectors (instance)."""
     mask_same_class: bool = False
     """Leave keys of the query's own class out of the negatives, as the reference code does."""
@@ -165,10 +160,6 @@ class FeaturesConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         self._check("features")
-        _at_least("features", self, queue=1, embedding=1, task_weight=0, encoder_momentum=0)
-        _at_most("features", self, encoder_momentum=1)
-        if not self.temperature > 0:
-            raise ConfigError(f"features.temperature={self.temperature} must be positive")
         if self.task == "instance" and self.queue < self.batch_size:
             raise ConfigError(
                 f"features.queue={self.queue} must hold at least one batch of "
@@ -198,20 +189,17 @@ class DistillConfig(TrainingConfig):
     epochs: int = 90
     batch_size: int = 256
     lr: float = 0.1
-    temperature: float = 2.0
+    temperature: float = field(default=2.0, metadata=positive(1e6))
     """T of the paper's equation 4."""
-    hard_weight: float = 1.0
+    hard_weight: float = field(default=1.0, metadata=between(0, 1e6))
     """lambda_1, of the hard head's cross-entropy."""
-    soft_weight: float = 1.0
+    soft_weight: float = field(default=1.0, metadata=between(0, 1e6))
     """lambda_2, of the soft head's distillation."""
     teacher: Literal["table", "online"] = "table"
     """Whether the teacher's logits are read from a table or the teacher runs at every step."""
 
     def __post_init__(self) -> None:
         self._check("distill")
-        _at_least("distill", self, hard_weight=0, soft_weight=0)
-        if not self.temperature > 0:
-            raise ConfigError(f"distill.temperature={self.temperature} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,24 +208,22 @@ class FrozenConfig:
 
     batchnorm: Literal["frozen", "recalibrated", "batch"] = "frozen"
     """Running statistics; those refreshed by one class-balanced pass; or each batch's own."""
-    views: int = 0
+    views: int = field(default=0, metadata=between(0, MAX_EPOCHS))
     """Views of each image that stages II and III share; 0: one for each of stage III's epochs."""
     dtype: Literal["float32", "float16"] = "float16"
     """Of a table's logits or features."""
     store: Literal["logits", "features", "topk"] = "logits"
     """What a table holds; `topk` is stage III's alone (docs/tables.md)."""
-    topk: int = 0
+    topk: int = field(default=0, metadata=between(0, 2**31))
     """Logits that a `topk` table keeps of each image; 0: as many as `table_bytes` has room for, or
     as `kept_mass` asks for."""
-    table_bytes: int = 0
+    table_bytes: int = field(default=0, metadata=between(0, 2**60))
     """Size of a `topk` table at most, over all its views; 0: as `kept_mass` asks for."""
-    kept_mass: float = 0.9
+    kept_mass: float = field(default=0.9, metadata=positive(1))
     """Mean share of the softened teacher that the kept logits of a `topk` table have."""
 
     def __post_init__(self) -> None:
-        _at_least("frozen", self, views=0, topk=0, table_bytes=0)
-        if not 0 < self.kept_mass <= 1:
-            raise ConfigError(f"frozen.kept_mass={self.kept_mass} must be above 0 and at most 1")
+        check_numbers("frozen", self)
         if self.topk and self.table_bytes:
             raise ConfigError("frozen.topk and frozen.table_bytes both say how many logits to keep")
 
@@ -246,26 +232,26 @@ class FrozenConfig:
 class EvaluationConfig:
     """Measuring accuracy."""
 
-    batch_size: int = 512
+    batch_size: int = field(default=512, metadata=between(1, MAX_BATCH))
     """Images at a time over all processes; does not change any number."""
-    every: int = 1
+    every: int = field(default=1, metadata=between(1, MAX_EPOCHS))
     """Epochs between evaluations on the validation split."""
 
     def __post_init__(self) -> None:
-        _at_least("evaluation", self, batch_size=1, every=1)
+        check_numbers("evaluation", self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
     """What is written while training."""
 
-    every: int = 50
+    every: int = field(default=50, metadata=between(1, ANY_INTEGER))
     """Steps between log lines; each line waits for the device once."""
     trace: bool = False
     """Also write digests of every step's draws and pixels, and its losses, to trace.jsonl."""
 
     def __post_init__(self) -> None:
-        _at_least("log", self, every=1)
+        check_numbers("log", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +263,7 @@ class Config:
     data: DataConfig
     augment: AugmentConfig
     model: ModelConfig = field(default_factory=ModelConfig)
-    seed: int = 0
+    seed: int = field(default=0, metadata=between(-ANY_INTEGER, ANY_INTEGER))
     deterministic: bool = False
     """Bits repeat on the same device type, threads, processes and versions; may be slower."""
     precision: Literal["no", "fp16", "bf16"] = "no"
@@ -285,9 +271,9 @@ class Config:
     compile: bool = False
     """Compile the backbones with torch.compile: seconds to minutes before each stage's first step,
     then faster steps on most GPUs. Needs a C++ compiler, and Triton on a GPU."""
-    compute_threads: int = 0
+    compute_threads: int = field(default=0, metadata=between(0, MAX_THREADS))
     """CPU threads of each process's networks; 0 shares the cores among the processes."""
-    watchdog: int = 600
+    watchdog: int = field(default=600, metadata=between(0, YEAR))
     """Seconds without any progress, in this process or another that it waits for, after which it
     ends with a message; 0: never. More than the longest step, compilation and report take."""
     stages: list[str] = field(default_factory=lambda: ["I", "II", "III", "IV"])
@@ -303,7 +289,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _named("", self, "output")
-        _at_least("", self, compute_threads=0, watchdog=0)
+        check_numbers("", self)
         order = ["I", "II", "III", "IV"]
         if self.stages != order[: len(self.stages)]:
             raise ConfigError(
@@ -323,20 +309,6 @@ class Config:
                         f"no table can hold them: set {key}={needed}, or frozen.batchnorm to "
                         "frozen or recalibrated"
                     )
-
-
-def _at_least(section: str, values: object, **minima: int) -> None:
-    for name, minimum in minima.items():
-        value = getattr(values, name)
-        if value < minimum:
-            raise ConfigError(f"{_key(section, name)}={value} must be at least {minimum}")
-
-
-def _at_most(section: str, values: object, **maxima: int) -> None:
-    for name, maximum in maxima.items():
-        value = getattr(values, name)
-        if value > maximum:
-            raise ConfigError(f"{_key(section, name)}={value} must be at most {maximum}")
 
 
 def _named(section: str, values: object, name: str) -> None:

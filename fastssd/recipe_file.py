@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import functools
+import reprlib
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fastssd import bounded_yaml
 from fastssd.config import Config
 from fastssd.errors import ConfigError
 
@@ -28,8 +31,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             itself.
     """
     leaves = list(_leaves_of_file(Path(path)))
-    errors = []
+    errors: list[str] = []
     for text in overrides:
+        if len(errors) > _MAX_ERRORS:
+            break
         try:
             leaves.append(_parse_override(text))
         except ConfigError as error:
@@ -37,6 +42,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     whole = _writable(Config)
     sections = {name: _writable(kind) for name, kind in _sections()}
     for origin, key, value in leaves:
+        if len(errors) > _MAX_ERRORS:
+            break
         try:
             _assign(key, value, whole, sections)
         except (OmegaConfBaseException, ConfigError) as error:
@@ -44,6 +51,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     given = {key for _, key, _ in leaves}
     missing = [key for key in _required_keys(Config, "") if key not in given]
     errors += [f"{path}: {key} is missing; it has no default" for key in missing]
+    if len(errors) > _MAX_ERRORS:
+        # Looking up what is nearest to thousands of unknown keys helps nobody.
+        errors = [*errors[:_MAX_ERRORS], "and more; the rest was not looked at"]
     if errors:
         raise ConfigError(*errors)
     values = {str(name): _plain(whole[name]) for name in whole if name not in sections}
@@ -75,34 +85,32 @@ def differences(old: Config, new: Config) -> Iterator[tuple[str, str]]:
             yield key, f"{key} is {old_values[key]}, not {value}"
 
 
+_MAX_ERRORS = 30
+
+
 def _leaves_of_file(path: Path) -> Iterator[tuple[str, str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
-        repeated = [*_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), "")]
-        tree = yaml.safe_load(text)
+        tree, repeated = bounded_yaml.read(path)
     except OSError as error:
         raise ConfigError(f"{path}: can't read the config: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not YAML: {_shortened(_said(error))}") from error
     if repeated:
-        raise ConfigError(f"{path}: {', '.join(repeated)} stands there twice")
+        raise ConfigError(f"{path}: {_shortened(', '.join(repeated))} stands there twice")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a config is a mapping of keys to values")
     for key, value in _flatten(tree, ""):
         yield str(path), key, value
 
 
-def _repeated_keys(node: yaml.Node | None, prefix: str) -> Iterator[str]:
-    """Yield the keys that stand twice in one mapping, of which YAML would keep the last."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen = set()
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        if name in seen:
-            yield name
-        seen.add(name)
-        yield from _repeated_keys(value, f"{name}.")
+def _said(error: Exception) -> str:
+    """Return what a parser found and where, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error)
+    context, problem = getattr(error, "context", None), getattr(error, "problem", None)
+    what = ", ".join(part for part in (context, problem) if part)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
 
 
 def _flatten(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -116,17 +124,19 @@ def _flatten(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 def _parse_override(text: str) -> tuple[str, str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"argument '{text}': an override is key=value, such as distill.epochs=10")
-    key, origin = key.strip(), f"argument '{text}'"
+        raise ConfigError(
+            f"argument '{_shortened(text)}': an override is key=value, such as distill.epochs=10"
+        )
+    key, origin = key.strip(), f"argument '{_shortened(text)}'"
     kind = _type_of(key)
     if kind is str:
         return origin, key, value
     if kind == str | None:
         return origin, key, None if value in _NOTHING else value
     try:
-        return origin, key, yaml.safe_load(value)
+        return origin, key, bounded_yaml.value_of(value)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{origin}: {value!r} is not a YAML value") from error
+        raise ConfigError(f"{origin}: {_shown(value)} is not a YAML value") from error
 
 
 _NOTHING = ("", "~", "null")
@@ -155,9 +165,9 @@ def _assign(key: str, value: Any, whole: DictConfig, sections: dict[str, DictCon
     """
     kind = _type_of(key)
     if kind is None:
-        nearest = difflib.get_close_matches(key, list(_schema_keys(Config, "")), n=1, cutoff=0.5)
+        nearest = difflib.get_close_matches(key, _schema_keys(), n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(f"{key} is no key of a config{hint}")
+        raise ConfigError(f"{_shortened(key)} is no key of a config{hint}")
     if dataclasses.is_dataclass(kind):
         if value is None or value == {}:
             return  # a section whose lines are all commented out
@@ -166,9 +176,7 @@ def _assign(key: str, value: Any, whole: DictConfig, sections: dict[str, DictCon
     section, _, name = key.rpartition(".")
     target = sections[section] if section else whole
     OmegaConf.update(target, name, _as_meant(key, kind, value), merge=False)
-    for number in _items(target[name]):
-        if isinstance(number, int | float) and not abs(number) < _TOO_LARGE:
-            raise ConfigError(f"{key}={number} is not finite, or beyond 2**63")
+    _check_size(key, target[name])  # again, as `1e999` was text
 
 
 _TOO_LARGE = 2**63
@@ -180,11 +188,14 @@ def _as_meant(key: str, kind: Any, value: Any) -> Any:  # noqa: ANN401 - a type;
     Raises:
         ConfigError: If OmegaConf would take the value for another than what was written.
     """
+    _check_size(key, value)
     for item in _items(value):
         if not isinstance(item, str | bool | int | float | None):
-            raise ConfigError(f"{key}: {item!r} is neither text nor a number")
+            raise ConfigError(f"{key}: {_shown(item)} is neither text nor a number")
         if isinstance(item, str) and ("${" in item or item == "???"):
-            raise ConfigError(f"{key}: a recipe says its values itself; '{item}' is not resolved")
+            raise ConfigError(
+                f"{key}: a recipe says its values itself; '{_shortened(item)}' is not resolved"
+            )
     if kind in (str, str | None) and isinstance(value, bool | int | float):
         raise ConfigError(f"{key}: YAML reads {value!r} there, not text: put it in quotes")
     if value is False and "no" in typing.get_args(kind):
@@ -194,6 +205,25 @@ def _as_meant(key: str, kind: Any, value: Any) -> Any:  # noqa: ANN401 - a type;
     if kind is float and isinstance(value, str):
         return _float_of(key, value)  # `1e-3`, without a dot, is text
     return value
+
+
+def _check_size(key: str, value: Any) -> None:  # noqa: ANN401 - whatever YAML holds
+    for number in _items(value):
+        if isinstance(number, int | float) and not abs(number) < _TOO_LARGE:
+            # Python refuses to print a whole number of thousands of digits.
+            raise ConfigError(f"{key}: a number that is not finite, or not below 2**63")
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - whatever YAML holds
+    return _shortened(reprlib.repr(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+
+
+_MAX_SHOWN = 200
+"""Characters of one message that are the user's."""
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a value of the schema
@@ -209,16 +239,22 @@ def _float_of(key: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ConfigError(f"{key}: '{text}' is not a number") from error
+        raise ConfigError(f"{key}: '{_shortened(text)}' is not a number") from error
 
 
-def _schema_keys(section: type, prefix: str) -> Iterator[str]:
-    for name, kind in typing.get_type_hints(section).items():
-        if dataclasses.is_dataclass(kind):
-            yield f"{prefix}{name}"
-            yield from _schema_keys(cast(type, kind), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+@functools.cache
+def _schema_keys() -> tuple[str, ...]:
+    """Return the dotted names of all sections and their keys."""
+    names: list[str] = []
+
+    def collect(section: type, prefix: str) -> None:
+        for name, kind in typing.get_type_hints(section).items():
+            names.append(f"{prefix}{name}")
+            if dataclasses.is_dataclass(kind):
+                collect(cast(type, kind), f"{prefix}{name}.")
+
+    collect(Config, "")
+    return tuple(names)
 
 
 def _required_keys(section: type, prefix: str) -> Iterator[str]:
@@ -241,4 +277,10 @@ def _type_of(key: str) -> Any:  # noqa: ANN401 - a type or a typing construct
 
 def _reason(error: Exception, key: str) -> str:
     first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    key = _shortened(key)
+    first_line = first_line[:_MAX_LINE]
     return first_line if key in first_line else f"{key}: {first_line}"
+
+
+_MAX_LINE = 500
+"""Characters of what OmegaConf says, which repeats a value that it refuses."""
