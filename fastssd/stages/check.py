@@ -15,6 +15,7 @@ from fastssd.data.sharding import check_batch_size
 from fastssd.errors import ConfigError
 from fastssd.stages.context import Context
 from fastssd.stages.jobs import Job
+from fastssd.stages.memory import check_memory
 
 
 def check_run(jobs: Sequence[Job], context: Context) -> None:
@@ -53,6 +54,7 @@ def check_run(jobs: Sequence[Job], context: Context) -> None:
                 split = _measurable(context.dataset.split(name))
             with _naming("augment.test"):
                 _check_cut(context.augmentation("test"), split)
+    check_memory(jobs, context)
 
 
 def check_repeatable(backbone: nn.Module) -> None:
