@@ -289,6 +289,10 @@ class Config:
 
     def __post_init__(self) -> None:
         _named("", self, "output")
+        if any("\ud800" <= char <= "\udfff" for char in self.output):
+            raise ConfigError(
+                f"output={self.output} is not UTF-8: safetensors could not open the weights there"
+            )
         check_numbers("", self)
         order = ["I", "II", "III", "IV"]
         if self.stages != order[: len(self.stages)]:
@@ -312,8 +316,11 @@ class Config:
 
 
 def _named(section: str, values: object, name: str) -> None:
-    if not getattr(values, name):
+    path = getattr(values, name)
+    if not path:
         raise ConfigError(f"{_key(section, name)} is empty: name a directory")
+    if "\0" in path:
+        raise ConfigError(f"{_key(section, name)} holds a zero byte: no directory is called so")
 
 
 def _key(section: str, name: str) -> str:

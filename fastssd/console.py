@@ -295,12 +295,14 @@ class _Live:
         from rich.table import Table
 
         self.close()
-        table = Table(caption=" ".join(notes), caption_justify="left")
+        table = Table()
         for index, title in enumerate(header):
             table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
         for row in cells:
             table.add_row(*(_printable(cell, self._stream) for cell in row))
         self._console.print(table)
+        for note in notes:
+            self.line(note, style="dim")
 
     def close(self) -> None:
         live, self._live = self._live, None

@@ -74,7 +74,7 @@ def _evaluated(config: Config, dataset: Dataset) -> dict[str, list[int]]:
 @contextmanager
 def _saying_how_to_go_on(output: Path) -> Iterator[None]:
     again = (
-        "the stages are finished and stay so; to make the report again: "
+        "finished stages stay as they are; to make the report again: "
         f"python -m fastssd.evaluation {shlex.quote(str(output))} --report"
     )
     try:

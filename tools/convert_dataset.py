@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace, output: Console) -> None:
         choice.pop("source"), kind=choice.pop("kind"), options=SourceOptions(**named)
     )
     for line in lines(source):
-        output.print(escape(line), soft_wrap=True)
+        output.print(_shown(line), soft_wrap=True)
     for note in source.notes:
         say(note)
     # Imports PyTorch, which takes seconds: not before the arguments are known to be good.

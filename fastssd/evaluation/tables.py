@@ -141,14 +141,18 @@ def lacking(split: str, counts: Sequence[int], names: Sequence[str]) -> str | No
 
 
 def _standings(rows: Sequence[Row]) -> list[str]:
-    """Return, for each split, which rows are within one standard error of the best."""
+    """Return, for each split, which rows are within one standard error of the best.
+
+    Of one head's two checkpoints the last alone: the other is no method of its own.
+    """
     key = headline(rows)
+    last = {_head_of(row) for row in rows if row["checkpoint"] == "last"}
     sentences = []
     for split in dict.fromkeys(row["split"] for row in rows):
         ranked = [
             (row, label)
             for row, label in zip(rows, row_labels(rows), strict=True)
-            if row["split"] == split
+            if row["split"] == split and (row["checkpoint"] == "last" or _head_of(row) not in last)
         ]
         best, name = max(ranked, key=lambda pair: pair[0][key])
         error = best[_ERRORS[key]]
@@ -166,6 +170,10 @@ def _standings(rows: Sequence[Row]) -> list[str]:
                 f"{name} is the best on {split}, by more than one standard error ({error:.2f})."
             )
     return sentences
+
+
+def _head_of(row: Row) -> tuple[str, ...]:
+    return str(row["name"]), str(row["head"]), str(row["split"])
 
 
 def _listed(names: Sequence[str]) -> str:

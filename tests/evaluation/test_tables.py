@@ -119,6 +119,15 @@ def test_rows_within_one_standard_error_of_the_best_are_named():
     assert standings(60.0) == []
 
 
+def test_a_best_checkpoint_does_not_stand_beside_its_own_last_one():
+    rows = [row("CE", overall=60.0), row("CE", overall=61.0, checkpoint="best")]
+
+    assert table_notes(rows)[3:] == []
+    assert table_notes([*rows, row("LWS", overall=61.0)])[3:] == [
+        "CE (last) is within one standard error (2.48) of the best on test, LWS."
+    ]
+
+
 def test_on_an_unbalanced_split_the_class_mean_and_its_error_say_who_is_near():
     changes = {"images_per_class": [1, 9], "class_mean_standard_error": 4.0}
 
