@@ -295,12 +295,18 @@ class _Live:
         from rich.table import Table
 
         self.close()
+        shown = [[_printable(cell, self._stream) for cell in row] for row in cells]
         table = Table()
         for index, title in enumerate(header):
             table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
-        for row in cells:
-            table.add_row(*(_printable(cell, self._stream) for cell in row))
-        self._console.print(table)
+        for row in shown:
+            table.add_row(*row)
+        plain = aligned(header, shown)
+        if len(plain[0]) + len(header) + 3 <= self._console.width:  # with lines in between
+            self._console.print(table)
+        else:  # Rich would cut the numbers.
+            for text in plain:
+                self.line(text)
         for note in notes:
             self.line(note, style="dim")
 

@@ -106,6 +106,19 @@ def test_the_plain_table_lines_up_and_says_size_and_standard_error():
     assert "standard error" in text
 
 
+@pytest.mark.parametrize(("columns", "has_box"), [(78, False), (110, True)])
+def test_a_narrow_terminal_cuts_no_number(terminal, monkeypatch, columns, has_box):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = [ROW, ROW | {"checkpoint": "best"}]
+
+    Console(enabled=True, stream=terminal).table(rows)
+
+    lines = terminal.getvalue().splitlines()
+    assert all(any(text in line for line in lines) for text in ("(last)", "(best)", "2.57"))
+    assert ("\u2502" in terminal.getvalue()) is has_box
+    assert "\u2026" not in terminal.getvalue()
+
+
 def test_each_plain_line_is_flushed_when_it_is_written():
     flushed = []
 
