@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from fastssd.runtime.jobs import jobs_of
 from torch import nn
 
 from fastssd.config import (
@@ -33,7 +34,6 @@ from fastssd.runtime.build import Prepared, prepare
 from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
 from fastssd.runtime.environment import set_algorithms
-from fastssd.runtime.jobs import jobs_of
 from fastssd.runtime.stop_signal import Agreement
 from fastssd.training.batches import Workers
 from fastssd.training.checkpoints import WEIGHTS, save_weights

@@ -24,6 +24,7 @@ if __spec__ is None:
 
 import numpy as np
 import torch
+from fastssd.tables.wanted import teacher_store
 from torch import Tensor, nn
 
 from fastssd.augment.augmentation import Augmentation, AugmentedViews
@@ -40,7 +41,6 @@ from fastssd.tables.rows import EveryView
 from fastssd.tables.stores import FeaturesStore, Store
 from fastssd.tables.table import Table
 from fastssd.tables.tabulate import tabulated
-from fastssd.tables.wanted import teacher_store
 from fastssd.training.batches import Workers
 
 WIDTH = 2048

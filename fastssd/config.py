@@ -1,16 +1,21 @@
 """The schema of a recipe: what a config may say, its defaults, and what contradicts itself.
 
-Fields of one class are keys of one section of the YAML file. Durations are in epochs, sizes in
-pixels, batch sizes in images per optimizer step over all processes together.
+Fields of one class are keys of one section of the YAML file; beside each number stand its least and
+its most. Durations are in epochs, sizes in pixels, batch sizes in images per optimizer step over
+all processes together.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fastssd.core.bounds import ANY_INTEGER, YEAR, between, check_numbers, positive
 from fastssd.errors import ConfigError
 
 MAX_EPOCHS = 2**32 - 1
 """What a view number has room for."""
+MAX_BATCH = 2**20
+MAX_THREADS = 1_024
+"""More than machines have cores; threads that cannot be started fail without naming a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +26,13 @@ class DataConfig:
     """The dataset directory that tools/convert_dataset.py made."""
     decoder: str = "auto"
     """What turns stored bytes into pixels; `auto` takes the fastest that is installed."""
-    threads: int = 0
+    threads: int = field(default=0, metadata=between(0, MAX_THREADS))
     """Decode threads of each process; 0 shares the machine's cores among the processes."""
-    prefetch: int = 4
+    prefetch: int = field(default=4, metadata=between(0, 1_000))
     """Batches decoded ahead of the one in use."""
-    read_ahead: int = 4
+    read_ahead: int = field(default=4, metadata=between(0, 10_000))
     """Batches beyond those, whose bytes the system is asked to read from the disk."""
-    timeout: float = 600.0
+    timeout: float = field(default=600.0, metadata=positive(YEAR))
     """Seconds after which a batch that does not come ends the run with an error."""
     on_error: Literal["raise", "replace"] = "raise"
     """What a training image that cannot be decoded does: end the run, or be replaced by the next
@@ -44,20 +49,20 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _named(self, "path")
-        _at_least(self, threads=0, prefetch=0, read_ahead=0)
-        if not self.timeout > 0:
-            raise ConfigError(f"timeout={self.timeout} must be positive")
+        check_numbers("", self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """What the networks see of an image; names are those of fastssd/augment/recipes.py."""
 
-    size: int
+    size: int = field(metadata=between(1, 4_096))
     """Side of the square that the networks see."""
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    mean: list[float] = field(
+        default_factory=lambda: [0.485, 0.456, 0.406], metadata=between(-1e6, 1e6)
+    )
     """Subtracted from each channel in [0, 1]; the default is ImageNet's."""
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225], metadata=positive(1e6))
     """Each channel is divided by this afterwards."""
     train: str = "imagenet"
     """Augmentation of training images."""
@@ -70,9 +75,7 @@ class AugmentConfig:
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
                 raise ConfigError(f"{name} needs three numbers, one a channel")
-        if min(self.std) <= 0:
-            raise ConfigError(f"std={list(self.std)} must be positive")
-        _at_least(self, size=1)
+        check_numbers("", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,38 +92,34 @@ class ModelConfig:
 class Budget:
     """How long and how fast weights learn."""
 
-    epochs: int
+    epochs: int = field(metadata=between(1, MAX_EPOCHS))
     """An epoch is as many draws as there are training images."""
-    batch_size: int
+    batch_size: int = field(metadata=between(1, MAX_BATCH))
     """Images per optimizer step over all processes and micro-batches."""
-    lr: float
+    lr: float = field(metadata=positive(1e6))
     """Peak learning rate, for this batch size."""
-    momentum: float = 0.9
+    momentum: float = field(default=0.9, metadata=between(0, 1))
     """Of SGD."""
     nesterov: bool = False
     """SGD's Nesterov form; BBN's CIFAR recipe has it, the ImageNet-LT one has not."""
-    weight_decay: float = 5e-4
+    weight_decay: float = field(default=5e-4, metadata=between(0, 1e6))
     """L2, on every weight that learns."""
     schedule: Literal["cosine", "multistep", "constant"] = "cosine"
     """`cosine` falls to 0; `multistep` multiplies by `decay` at each milestone."""
     update: Literal["epoch", "step"] = "epoch"
     """How often the cosine moves; the reference code moves it once an epoch."""
-    warmup_epochs: int = 0
+    warmup_epochs: int = field(default=0, metadata=between(0, MAX_EPOCHS))
     """Epochs of linear warm-up from a third of the rate (BBN's)."""
-    milestones: list[int] = field(default_factory=list)
+    milestones: list[int] = field(default_factory=list, metadata=between(1, MAX_EPOCHS))
     """1-based epochs from which the rate is lower (`multistep`). Where `epochs` alone is
     overridden, milestones and warm-up are scaled with it."""
-    decay: float = 0.1
+    decay: float = field(default=0.1, metadata=between(0, 1e6))
     """What each milestone multiplies the rate by."""
-    accumulate: int = 1
+    accumulate: int = field(default=1, metadata=between(1, MAX_BATCH))
     """Micro-batches per optimizer step."""
 
     def __post_init__(self) -> None:
-        _at_least(self, epochs=1, batch_size=1, accumulate=1, warmup_epochs=0)
-        _at_least(self, momentum=0, weight_decay=0, decay=0)
-        _at_most(self, epochs=MAX_EPOCHS, momentum=1)
-        if not self.lr > 0:
-            raise ConfigError(f"lr={self.lr} must be positive")
+        check_numbers("", self)
         if self.milestones and self.schedule != "multistep":
             raise ConfigError(
                 f"milestones={list(self.milestones)} but schedule={self.schedule}: write "
@@ -128,8 +127,6 @@ class Budget:
             )
         if self.schedule == "multistep" and not self.milestones:
             raise ConfigError("schedule=multistep needs milestones")
-        if self.milestones and min(self.milestones) < 1:
-            raise ConfigError(f"milestones={list(self.milestones)}: the first epoch is number 1")
         if self.milestones and max(self.milestones) > self.epochs:
             raise ConfigError(
                 f"milestones={list(self.milestones)} lie beyond the {self.epochs} epochs"
@@ -142,25 +139,23 @@ class Budget:
 class TableConfig:
     """What tables hold, where a method's file does not say otherwise (docs/tables.md)."""
 
-    views: int = 0
+    views: int = field(default=0, metadata=between(0, MAX_EPOCHS))
     """Views of each image; 0: one for each epoch of the stage that reads the table longest."""
     store: Literal["logits", "features", "topk"] = "logits"
     """`logits`; `features`, smaller where there are more classes than features; `topk`: a
     teacher's largest logits with the mass of the others, for distillation only."""
     dtype: Literal["float32", "float16"] = "float16"
     """Of logits or features."""
-    topk: int = 0
+    topk: int = field(default=0, metadata=between(0, ANY_INTEGER))
     """Logits that a `topk` table keeps of each image; 0: as many as `bytes` has room for, or as
     `kept_mass` asks for."""
-    bytes: int = 0
+    bytes: int = field(default=0, metadata=between(0, ANY_INTEGER))
     """Size of a `topk` table at most, over all its views; 0: as `kept_mass` asks for."""
-    kept_mass: float = 0.9
+    kept_mass: float = field(default=0.9, metadata=positive(1))
     """Mean share of the softened teacher that the kept logits of a `topk` table have."""
 
     def __post_init__(self) -> None:
-        _at_least(self, views=0, topk=0, bytes=0)
-        if not 0 < self.kept_mass <= 1:
-            raise ConfigError(f"kept_mass={self.kept_mass} must be above 0 and at most 1")
+        check_numbers("", self)
         if self.topk and self.bytes:
             raise ConfigError("topk and bytes both say how many logits to keep: give one of them")
 
@@ -169,26 +164,26 @@ class TableConfig:
 class EvaluationConfig:
     """Measuring accuracy."""
 
-    batch_size: int = 512
+    batch_size: int = field(default=512, metadata=between(1, MAX_BATCH))
     """Images at a time over all processes; does not change any number."""
-    every: int = 1
+    every: int = field(default=1, metadata=between(1, MAX_EPOCHS))
     """Epochs between evaluations on the validation split."""
 
     def __post_init__(self) -> None:
-        _at_least(self, batch_size=1, every=1)
+        check_numbers("", self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
     """What is written while training."""
 
-    every: int = 50
+    every: int = field(default=50, metadata=between(1, ANY_INTEGER))
     """Steps between log lines; each line waits for the device once."""
     trace: bool = False
     """Also write digests of every step's draws and pixels, and its losses, to trace.jsonl."""
 
     def __post_init__(self) -> None:
-        _at_least(self, every=1)
+        check_numbers("", self)
 
 
 def _default_budgets() -> dict[str, Budget]:
@@ -218,8 +213,8 @@ class Config:
     batchnorm: Literal["frozen", "recalibrated", "batch"] = "frozen"
     """Statistics of frozen networks: as trained; refreshed by one class-balanced pass; or each
     batch's own, as in the reference code (from images only)."""
-    seed: int = 0
-    seeds: list[int] = field(default_factory=list)
+    seed: int = field(default=0, metadata=between(-ANY_INTEGER, ANY_INTEGER))
+    seeds: list[int] = field(default_factory=list, metadata=between(-ANY_INTEGER, ANY_INTEGER))
     """Repeat everything with each of these seeds; empty: with `seed` alone."""
     deterministic: bool = False
     """The same command on the same kind of machine ends with the same bits; may be slower."""
@@ -228,9 +223,9 @@ class Config:
     compile: bool = False
     """Compile the backbones with torch.compile: seconds to minutes before each stage's first step,
     then faster steps on most GPUs. Needs a C++ compiler, and Triton on a GPU."""
-    compute_threads: int = 0
+    compute_threads: int = field(default=0, metadata=between(0, MAX_THREADS))
     """CPU threads of each process's networks; 0 shares the cores among the processes."""
-    watchdog: int = 600
+    watchdog: int = field(default=600, metadata=between(0, YEAR))
     """Seconds without any progress, in this process or another that it waits for, after which it
     ends with a message; 0: never. More than the longest step, compilation and report take."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -241,7 +236,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _named(self, "output")
-        _at_least(self, compute_threads=0, watchdog=0)
+        check_numbers("", self)
         if not self.methods:
             raise ConfigError("methods=[] trains nothing: name methods, such as [ce, lws, ssd]")
         if len(set(self.seeds)) < len(self.seeds):
@@ -251,20 +246,6 @@ class Config:
     def all_seeds(self) -> list[int]:
         """The seeds that are trained."""
         return list(self.seeds) or [self.seed]
-
-
-def _at_least(values: object, **minima: int) -> None:
-    for name, minimum in minima.items():
-        value = getattr(values, name)
-        if value < minimum:
-            raise ConfigError(f"{name}={value} must be at least {minimum}")
-
-
-def _at_most(values: object, **maxima: int) -> None:
-    for name, maximum in maxima.items():
-        value = getattr(values, name)
-        if value > maximum:
-            raise ConfigError(f"{name}={value} must be at most {maximum}")
 
 
 def _named(values: object, name: str) -> None:

@@ -2,9 +2,16 @@
 
 
 class FastssdError(Exception):
-    """A failure that is said in one message, without a traceback."""
+    """A failure that is said in one message, without a traceback.
+
+    Args:
+        args: The message; where several things are wrong, each in a message of its own.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class ConfigError(FastssdError):

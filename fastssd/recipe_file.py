@@ -15,7 +15,7 @@ from typing import Any, cast, get_type_hints
 import yaml
 
 from fastssd.config import Budget, Config
-from fastssd.core import schema
+from fastssd.core import bounded_yaml, schema
 from fastssd.core.tree import (
     Leaf,
     Tree,
@@ -27,8 +27,8 @@ from fastssd.core.tree import (
     origin_of,
     plain,
     put,
-    read_value,
     read_yaml,
+    shortened,
     tree_of,
 )
 from fastssd.errors import ConfigError
@@ -231,7 +231,7 @@ def _split_overrides(
     sections = schema.keys_of(Config)
     for text in overrides:
         key, equals, value = text.partition("=")
-        key, origin = key.strip(), f"argument '{text}'"
+        key, origin = key.strip(), f"argument '{shortened(text)}'"
         if not equals or not key:
             problems.append(f"{origin}: an override is key=value, such as seed=1")
             continue
@@ -251,9 +251,9 @@ def _value_of(key: str, text: str, origin: str) -> "Leaf | Tree":
     if kind == str | None:
         return Leaf(None if text in ("", "~", "null") else text, origin)
     try:
-        value = read_value(text)
-    except ValueError as error:
-        raise ConfigError(f"{origin}: {text!r} is not a YAML value") from error
+        value = bounded_yaml.value_of(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{origin}: {shortened(repr(text))} is not a YAML value") from error
     if isinstance(value, dict):
         return tree_of(value, origin)
     if isinstance(value, list):

@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from fastssd.core.untrusted import error_for_terminal
 from fastssd.errors import ConfigError, FastssdError
 from fastssd.recipe_file import Recipe, described, load_recipe
 from fastssd.runtime.launchers import follow_launcher
@@ -162,7 +163,7 @@ def _stopped(signal_number: int, status: Status) -> int:
 
 
 def _say(error: FastssdError) -> int:
-    print(f"fastssd: {error}", file=sys.stderr)  # noqa: T201
+    print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
     return error.exit_code
 
 

@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from fastssd.data.device_images import DeviceImages
+from fastssd.evaluation import figures, report
 from fastssd.evaluation.__main__ import main
 
 
@@ -68,3 +69,45 @@ def test_a_run_without_a_finished_stage_is_said_with_3(tmp_path, here, run, digi
     assert main([str(tmp_path), str(digits)]) == 3
 
     assert "no weights of a finished stage" in capsys.readouterr().err
+
+
+def test_a_report_that_fails_costs_nothing_and_is_made_again(
+    tmp_path, here, arguments, run, monkeypatch, capsys
+):
+    monkeypatch.setattr(figures, "_DPI", 20)
+    output = shutil.copytree(run, tmp_path / "it's a run")
+    expected = (output / "report.json").read_text()
+    (output / "report.json").unlink()
+    weights = {path: path.read_bytes() for path in output.rglob("*.safetensors")}
+    again = f"python -m fastssd.evaluation '{tmp_path}/it'\"'\"'s a run' --report"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "build_report", lambda *args, **kwargs: 1 / 0)
+        code = here(arguments(output, "stages=[I,II]", "log.trace=false"))
+
+    assert code == 1
+    status = json.loads((output / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("failed", 1)
+    for said in (status["error"], capsys.readouterr().err):
+        assert "the report could not be made (ZeroDivisionError" in said
+        assert again in said
+    assert {path: path.read_bytes() for path in output.rglob("*.safetensors")} == weights
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "class_histogram", lambda *args: 1 / 0)
+        assert main([str(output), "--report"]) == 1
+    assert "class_histogram.png could not be drawn (ZeroDivisionError" in capsys.readouterr().err
+    assert (output / "report.json").read_text() == expected
+    assert main([str(output), "--report"]) == 0
+    assert "| SSD II" in (output / "report.md").read_text()
+    assert "one standard error (" in capsys.readouterr().out
+
+
+def test_a_report_of_a_run_on_another_dataset_is_refused(tmp_path, run, digits, capsys):
+    other = shutil.copytree(digits, tmp_path / "other")
+    meta = json.loads((other / "meta.json").read_text())
+    meta["splits"]["train"]["per_class"][0] += 1
+    del meta["sha256"]
+    (other / "meta.json").write_text(json.dumps(meta))
+
+    assert main([str(run), str(other), "--report"]) == 3
+    assert "other training images" in capsys.readouterr().err

@@ -52,7 +52,7 @@ VARIANTS = {
 @pytest.fixture
 def run(monkeypatch, here, arguments, tmp_path):
     """Return what runs the tiny recipe, and gives its rows and the weights of each stage."""
-    monkeypatch.setattr(report, "write_figures", lambda *args, **kwargs: [])
+    monkeypatch.setattr(report, "write_figures", lambda *args, **kwargs: ([], []))
 
     def finished(name, overrides, code=0):
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -230,7 +230,7 @@ def made(tmp_path_factory) -> dict[str, Path]:
 )
 def test_two_steps_of_every_stage_run(name, made, tmp_path, here, monkeypatch, lines):
     # They have their own tests, and take longer than the steps.
-    monkeypatch.setattr("fastssd.evaluation.report.write_figures", lambda *_, **__: [])
+    monkeypatch.setattr("fastssd.evaluation.report.write_figures", lambda *_, **__: ([], []))
     kind = next(kind for kind in made if name.startswith(kind))
     output = tmp_path / "run"
     overrides = []

@@ -14,6 +14,7 @@ from pathlib import Path
 if __spec__ is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastssd.core.untrusted import error_for_terminal, for_terminal
 from fastssd.data.checksums import FILES, damaged_files
 from fastssd.data.dataset import open_dataset
 from fastssd.errors import DataError, FastssdError
@@ -29,19 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         meta = open_dataset(options.dataset).meta
     except FastssdError as error:
-        print(f"check_dataset: {error}", file=sys.stderr)
+        print(f"check_dataset: {error_for_terminal(error)}", file=sys.stderr)
         return error.exit_code
     problems = list(damaged_files(options.dataset, meta, whole=True))
     for problem in problems:
-        print(f"check_dataset: {problem}", file=sys.stderr)
+        print(f"check_dataset: {for_terminal(problem)}", file=sys.stderr)
     if problems:
         return DataError.exit_code
-    files = meta.get(FILES)
+    files, name = meta.get(FILES), for_terminal(options.dataset)
     if not files:
-        print(f"{options.dataset}: an older conversion, which noted no checksums: convert it again")
+        print(f"{name}: an older conversion, which noted no checksums: convert it again")
         return 0
     size = sum(file["bytes"] for file in files.values())
-    print(f"{options.dataset}: {len(files)} files, {size:,} bytes, all as they were written")
+    print(f"{name}: {len(files)} files, {size:,} bytes, all as they were written")
     return 0
 
 

@@ -31,6 +31,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from fastssd.core.untrusted import error_for_terminal, for_terminal
 from fastssd.data.convert_arguments import parse_arguments
 from fastssd.data.sources.source import SourceOptions
 from fastssd.data.sources.sources import open_source
@@ -51,24 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # File names in any script, or in none, must not stop a message from being printed.
             stream.reconfigure(errors="backslashreplace")
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    output = Console(highlight=False)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    output = Console(highlight=False, emoji=False)
     if not output.is_terminal:
         output.width = _WIDTH_WHERE_THERE_IS_NO_TERMINAL
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         _run(options, output)
     except FastssdError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}")
+        errors.print(f"[bold red]error:[/] {escape(error_for_terminal(error))}")
         return error.exit_code
     except OSError as error:
         errors.print(
-            f"[bold red]error:[/] {escape(str(options.out))}: cannot be written: "
-            f"{escape(str(error))}; nothing was left of it"
+            f"[bold red]error:[/] {_shown(options.out)}: cannot be written: "
+            f"{_shown(error)}; nothing was left of it"
         )
         return DataError.exit_code
     except (KeyboardInterrupt, SystemExit) as stop:
-        errors.print(f"stopped; nothing was written to {escape(str(options.out))}")
+        errors.print(f"stopped; nothing was written to {_shown(options.out)}")
         return _INTERRUPTED if isinstance(stop, KeyboardInterrupt) else _TERMINATED
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, output: Console) -> None:
     def say(line: str) -> None:
-        output.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
+        output.print(f"[yellow]note:[/] {_shown(line)}", soft_wrap=True)
 
     started = time.perf_counter()
     if options.merge is not None:
@@ -100,7 +101,7 @@ def _run(options: argparse.Namespace, output: Console) -> None:
         choice.pop("source"), kind=choice.pop("kind"), options=SourceOptions(**named)
     )
     for line in lines(source):
-        output.print(escape(line), soft_wrap=True)
+        output.print(_shown(line), soft_wrap=True)
     for note in source.notes:
         say(note)
     # Imports PyTorch, which takes seconds: not before the arguments are known to be good.
@@ -174,12 +175,12 @@ def _print_summary(meta: dict[str, Any], out: Path, output: Console, seconds: fl
     output.print(f"classes: {len(counts)}: {shots} training images")
     output.print(f"largest / smallest class: {max(counts)} / {min(counts)}")
     for name, split in splits.items():
-        output.print(f"{name}: {split['images']:,} images")
+        output.print(f"{_shown(name)}: {split['images']:,} images")
         for line in lacking(name, meta["classes"], split["per_class"]):
-            output.print(f"[yellow]note:[/] {escape(line)}", soft_wrap=True)
+            output.print(f"[yellow]note:[/] {_shown(line)}", soft_wrap=True)
     _print_rejected(meta, out, output)
     output.print(
-        f"wrote {escape(str(out))} ({meta['format']}, {num_bytes / 1e6:,.1f} MB) "
+        f"wrote {_shown(out)} ({meta['format']}, {num_bytes / 1e6:,.1f} MB) "
         f"in {seconds:.1f} s, {images / seconds:,.0f} images/s"
     )
 
@@ -190,7 +191,7 @@ def _print_shard(meta: dict[str, Any], path: Path, output: Console, seconds: flo
     output.print(f"shard {shard['index']} of {shard['count']}: {counts} images in {seconds:.1f} s")
     _print_rejected(meta, path, output)
     output.print(
-        f"it is {escape(str(path))}; when all {shard['count']} are there: OUT --merge",
+        f"it is {_shown(path)}; when all {shard['count']} are there: OUT --merge",
         soft_wrap=True,
     )
 
@@ -199,7 +200,7 @@ def _print_rejected(meta: dict[str, Any], path: Path, output: Console) -> None:
     if meta["rejected"]:
         output.print(
             f"[yellow]left out: {len(meta['rejected'])} damaged images, listed in "
-            f"{escape(str(path / 'rejects.jsonl'))}[/]"
+            f"{_shown(path / 'rejects.jsonl')}[/]"
         )
 
 
@@ -222,8 +223,13 @@ def _histogram(classes: Sequence[str], counts: Sequence[int]) -> Table:
     largest = max(count for _, count in rows)
     for name, count in rows:
         bar = Bar(largest, 0, count, width=_BAR_WIDTH)
-        table.add_row(escape(name), f"{count:,.0f}", bar)
+        table.add_row(_shown(name), f"{count:,.0f}", bar)
     return table
+
+
+def _shown(text: object) -> str:
+    """Return text of the user's as Rich shows it as it stands."""
+    return escape(for_terminal(text))
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:

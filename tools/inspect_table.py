@@ -19,8 +19,10 @@ if __spec__ is None:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
+from fastssd.tables.wanted import TABLE
 
 from fastssd.core.files import write_atomically
+from fastssd.core.untrusted import error_for_terminal, for_terminal
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.errors import ConfigError, DataError, FastssdError
@@ -34,7 +36,6 @@ from fastssd.tables.journal import read_journals
 from fastssd.tables.manifest import Manifest, check_manifest, found_manifest
 from fastssd.tables.table import Table, table_files
 from fastssd.tables.tabulate import wanted_manifest
-from fastssd.tables.wanted import TABLE
 from fastssd.training.batches import Workers
 
 _MASSES = (0.5, 0.9, 0.99)
@@ -47,16 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = [_inspect(directory, options) for directory in _tables(options.path)]
     except FastssdError as error:
-        print(f"fastssd: {error}", file=sys.stderr)
+        print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)
         return error.exit_code
     if options.json:
         write_atomically(options.json, json.dumps(found, indent=1) + "\n")
     damaged = [damage for each in found for damage in each["damaged"]]
     for damage in damaged:
-        print(f"fastssd: {damage} is damaged: train again, and it is made anew", file=sys.stderr)
+        text = f"{damage} is damaged: train again, and it is made anew"
+        print(f"fastssd: {for_terminal(text)}", file=sys.stderr)
     contradicted = [each["contradiction"] for each in found if each.get("contradiction")]
     for contradiction in contradicted:
-        print(f"fastssd: {contradiction}", file=sys.stderr)
+        print(f"fastssd: {for_terminal(contradiction)}", file=sys.stderr)
     return DataError.exit_code if damaged or contradicted else 0
 
 
@@ -85,7 +87,8 @@ def _inspect(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         "finished": is_finished,
         "damaged": [],
     }
-    print(f"{directory}: {manifest['store']}, {files.num_rows:,} rows, {files.num_bytes:,} bytes")
+    what = f"{directory}: {manifest['store']}, {files.num_rows:,} rows, {files.num_bytes:,} bytes"
+    print(for_terminal(what))
     for column in files.columns:
         print(f"  {column.name}: {column.dtype} x {column.width}, {column.row_bytes:,} B a row")
     if not is_finished:
@@ -138,7 +141,7 @@ def _describe_soft_labels(
         shares = {name: labels.class_share for name, labels in found.items()}
         path = options.figures / f"{directory.parent.name}-soft-labels.png"
         class_distribution(shares, counts).savefig(path, dpi=150)
-        print(f"  figure: {path}")
+        print(f"  figure: {for_terminal(path)}")
     return {name: _as_json(labels) for name, labels in found.items()}
 
 

@@ -150,10 +150,10 @@ def _block(tree: Tree, settings: type, key: str, where: str, problems: list[str]
         return settings(**values)
     except ConfigError as error:
         origin = origin_of(tree, where)
-        for line in str(error).splitlines():
-            problems.append(
-                f"{_origin_of_message(line, tree, fields) or origin}: {_named(line, key)}"
-            )
+        problems += [
+            f"{_origin_of_message(line, tree, fields) or origin}: {_named(line, key)}"
+            for line in str(error).splitlines()
+        ]
         return None
 
 
@@ -180,8 +180,8 @@ def _named(line: str, key: str) -> str:
 
 def _field(
     value: "Leaf | Tree",
-    field: Any,
-    kind: Any,
+    field: "dataclasses.Field[Any]",
+    kind: Any,  # noqa: ANN401 - a type
     key: str,
     where: str,
     problems: list[str],

@@ -13,12 +13,11 @@ from typing import Any
 
 import yaml
 
+from fastssd.core import bounded_yaml
 from fastssd.errors import ConfigError
 
-MAX_BYTES = 1 << 20
-MAX_NODES = 20_000
-MAX_DEPTH = 40
-"""Bounds of a settings file: beyond them it is refused before anything is made of it."""
+_LONGEST = 200
+"""Characters of a value in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,105 +165,64 @@ def read_yaml(path: Path) -> Tree:
     """Return a YAML file as a tree.
 
     Raises:
-        ConfigError: If it can't be read, is not YAML, is no mapping, has a key twice, or is larger
-            or deeper than any file of settings.
+        ConfigError: If it can't be read, is not YAML, is no mapping, has a key twice, or goes
+            beyond the bounds of `fastssd.core.bounded_yaml`.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        node, repeated = bounded_yaml.composed(path)
     except OSError as error:
         raise ConfigError(f"{path}: can't read the config: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES:,} bytes: that is no config")
-    try:
-        node = _composed(content.decode("utf-8"), path)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not YAML: {shortened(_said(error))}") from error
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}: a config is a mapping of keys to values")
-    repeated = list(_repeated(node, ""))
     if repeated:
-        raise ConfigError(f"{path}: {', '.join(repeated)} stands there twice")
+        raise ConfigError(f"{path}: {shortened(', '.join(repeated))} stands there twice")
     return _tree(node, path)
 
 
-def read_value(text: str) -> Any:  # noqa: ANN401 - what YAML can hold
-    """Return a YAML value of the command line, as plain values.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    try:
-        node = _composed(text, None)
-        return None if node is None else _value(node)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+def shortened(text: str) -> str:
+    """Return a text that fits into a message."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML's safe subset without aliases, which no settings need and few bytes can blow up."""
-
-    nodes = 0
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise ValueError(f"line {mark.line + 1}: aliases (*name) are not read: write the value")
-        self.nodes += 1
-        self.depth += 1
-        if self.nodes > MAX_NODES or self.depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_NODES:,} values, or nested beyond {MAX_DEPTH} levels")
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+def _said(error: Exception) -> str:
+    """Return what a parser found and where, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error)
+    context, problem = getattr(error, "context", None), getattr(error, "problem", None)
+    what = ", ".join(part for part in (context, problem) if part)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
 
 
-def _composed(text: str, path: Path | None) -> yaml.Node | None:
-    loader = _Loader(text)
-    try:
-        node: yaml.Node | None = loader.get_single_node()
-        return node
-    finally:
-        loader.dispose()
-
-
-def _repeated(node: yaml.Node, prefix: str) -> Iterator[str]:
-    """Yield the keys that stand twice in one mapping, of which YAML would keep the last."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen = set()
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        if name in seen:
-            yield name
-        seen.add(name)
-        yield from _repeated(value, f"{name}.")
+_NO_KEYS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:bool")
+"""What a bare `no:` or `~:` is to YAML."""
 
 
 def _tree(node: yaml.MappingNode, path: Path) -> Tree:
     tree: Tree = {}
     for key_node, value_node in node.value:
         origin = f"{path}:{key_node.start_mark.line + 1}"
-        if not isinstance(key_node, yaml.ScalarNode) or _value(key_node) in (None, True, False):
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag in _NO_KEYS:
             raise ConfigError(f"{origin}: a key that is not text is no key: put it in quotes")
         value: Leaf | Tree
         if isinstance(value_node, yaml.MappingNode):
             value = _tree(value_node, path)
-        elif isinstance(value_node, yaml.SequenceNode):
-            items = [
-                _tree(item, path) if isinstance(item, yaml.MappingNode) else _value(item)
-                for item in value_node.value
-            ]
-            value = Leaf(items, origin)
         else:
             try:
-                value = Leaf(_value(value_node), origin)
+                value = Leaf(_value(value_node, path), origin)
             except (yaml.YAMLError, ValueError) as error:
-                raise ConfigError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
+                raise ConfigError(f"{origin}: not YAML: {shortened(_said(error))}") from error
         put(tree, str(key_node.value), value, origin)
     return tree
 
 
-def _value(node: yaml.Node) -> Any:  # noqa: ANN401 - what YAML can hold
-    return yaml.constructor.SafeConstructor().construct_document(node)
+def _value(node: yaml.Node, path: Path) -> Any:  # noqa: ANN401 - what YAML can hold
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _tree(item, path) if isinstance(item, yaml.MappingNode) else _value(item, path)
+            for item in node.value
+        ]
+    return bounded_yaml.constructed(node)

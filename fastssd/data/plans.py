@@ -7,7 +7,6 @@ draw as many images a row, such as `instance+reversed`.
 
 import difflib
 import inspect
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ __all__ = [
 ]
 
 _ENDLESS = 2**32
+_TOO_LARGE = 2**63
 _JOINT = re.compile(r"\+(?=[^0-9])")
 """A plus between samplers, not that of a number such as 1e+2."""
 
@@ -166,8 +166,8 @@ def _parse_column(column: str, *, text: str, key: str) -> Sampler:
         except ValueError as error:
             kind = "a whole number" if kinds[option] is int else "a number"
             raise ConfigError(f"{key}={text}: {option}={value} is not {kind}") from error
-        if not math.isfinite(number):
-            raise ConfigError(f"{key}={text}: {option}={value} is not finite")
+        if not abs(number) < _TOO_LARGE:
+            raise ConfigError(f"{key}={text}: {option}={value} is not finite, or beyond 2**63")
     return partial(sampler, **options)
 
 

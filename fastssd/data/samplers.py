@@ -19,6 +19,8 @@ from fastssd.errors import ConfigError
 
 IMAGES_PER_CLASS_VISIT = 4
 """`num_samples_cls` of Kang et al.: a batch of 512 holds 128 classes. SSD's code has 2."""
+MAX_IMAGES_PER_CLASS_VISIT = 1_000
+"""A table of so many draws a class is made at once."""
 
 Sampler = Callable[..., Int64]
 """(index, seed, stream, epoch, num_epochs, *, options) -> (N,) samples."""
@@ -164,8 +166,10 @@ def class_aware(
 
     Source: classifier-balancing:data/ClassAwareSampler.py.
     """
-    if per_class < 1:
-        raise ConfigError(f"per_class={per_class} must be at least 1 image a visit")
+    if not 1 <= per_class <= MAX_IMAGES_PER_CLASS_VISIT:
+        raise ConfigError(
+            f"per_class={per_class} must be from 1 to {MAX_IMAGES_PER_CLASS_VISIT:,} images a visit"
+        )
     key = counter_rng.key_of(seed, stream, "class_aware")
     first, last = epoch * len(index), (epoch + 1) * len(index)
     num_round = per_class * len(index.present)

@@ -1,6 +1,7 @@
-"""Measure a trained run, or one file of its weights, without training.
+"""Measure a trained run, or one file of its weights, without training; or make its report again.
 
 python -m fastssd.evaluation RUN_OR_CHECKPOINT DATASET
+python -m fastssd.evaluation RUN --report
 """
 
 import argparse
@@ -10,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastssd.core.files import write_atomically
+from fastssd.core.untrusted import error_for_terminal
 from fastssd.errors import ConfigError, FastssdError
-from fastssd.recipe_file import load_recipe
+from fastssd.recipe_file import load_config, load_recipe
 
 CONFIG = "config.yaml"
 
@@ -20,16 +22,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
     options = _parser().parse_args(arguments)
     try:
+        if options.report:
+            _report(options)
+            return 0
         rows = _evaluate(options)
     except FastssdError as error:
-        print(f"fastssd: {error}", file=sys.stderr)  # noqa: T201
+        print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     if options.json:
         write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
 
+def _report(options: argparse.Namespace) -> None:
+    """Make a run's report again from what its stages left."""
+    run: Path = options.trained
+    if not (run / CONFIG).is_file():
+        raise ConfigError(f"{run} is not a run directory: {run / CONFIG} is not there")
+    overrides = [] if options.dataset is None else [f"data.path={options.dataset}"]
+    config = load_config(run / CONFIG, overrides)
+
+    from fastssd.data.dataset import open_dataset
+    from fastssd.runtime.console import Console
+    from fastssd.runtime.run_report import make_report
+
+    with Console(enabled=True) as console:
+        make_report(run, config=config, dataset=open_dataset(config.data.path), console=console)
+
+
 def _evaluate(options: argparse.Namespace) -> dict[str, object]:
+    if options.dataset is None:
+        raise ConfigError("name the dataset directory to measure on, or --report")
     path: Path = options.trained
     only = None if path.is_dir() else path.resolve()
     run = path if only is None else only.parent.parent
@@ -63,7 +86,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN_OR_CHECKPOINT",
         help="a run directory, or STAGE/weights.safetensors or STAGE/best.safetensors in one",
     )
-    parser.add_argument("dataset", type=Path, metavar="DATASET", help="a dataset directory")
+    parser.add_argument(
+        "dataset",
+        type=Path,
+        nargs="?",
+        metavar="DATASET",
+        help="a dataset directory; with --report, where the run's is now (default: its data.path)",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="measure nothing: make report.json, report.md and the figures of RUN again",
+    )
     parser.add_argument("--split", help="the split to measure on (default: the run's data.test)")
     parser.add_argument("--decoder", default="auto", help="as data.decoder (default: auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")

@@ -33,7 +33,7 @@ def read_damaged_images(run: Path) -> list[dict[str, Any]]:
                 entry = json.loads(line)
                 if not all(isinstance(entry[key], kind) for key, kind in _KINDS.items()):
                     raise ValueError("a value of another type")
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise DataError(
                     f"{path}, line {number} is not a damaged image ({error!r}): remove the line"
                 ) from error

@@ -5,7 +5,8 @@ Okabe and Ito, which colour-blind readers tell apart; markers and line styles re
 """
 
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from fastssd.core.files import write_atomically
+from fastssd.core.files import write_atomically, writing
+from fastssd.core.untrusted import for_figure, for_terminal
+from fastssd.errors import FastssdError
 from fastssd.evaluation.results import Metrics
 from fastssd.evaluation.shots import GROUPS, LIMITS, shot_groups
 from fastssd.evaluation.tables import Row, row_labels
 
-GROUP_COLOURS = {"many": "#0072B2", "medium": "#E69F00", "few": "#CC79A7", "overall": "#000000"}
+GROUP_COLOURS = {
+    "many": "#0072B2",
+    "medium": "#E69F00",
+    "few": "#CC79A7",
+    "overall": "#000000",
+    "class_mean": "#D55E00",
+}
 
 _LINE_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINE_STYLES = ("-", "--", ":", "-.")
+_Line = tuple[NDArray[np.float64], NDArray[np.float64]]
 _GRID = "#DDDDDD"
 _NOTE = "#555555"
 _MAX_NAMED_CLASSES = 24
@@ -37,7 +47,7 @@ _FLOOR = 0.7  # of the log axis: a class of one image still shows
 
 def write_figures(
     report: Mapping[str, Any], metrics: Mapping[str, Metrics], folder: Path
-) -> list[Path]:
+) -> tuple[list[Path], list[FastssdError]]:
     """Draw the figures of a report into a folder, as PNG.
 
     Args:
@@ -46,23 +56,43 @@ def write_figures(
         folder: Made if it is not there.
 
     Returns:
-        The files written; no learning curves where no stage has metrics.
+        The files written, and why others were not; no learning curves where no stage has metrics.
+
+    Raises:
+        DataError: If a file cannot be written.
     """
-    figures = {
-        "class_histogram": class_histogram(report["train_counts"], report["classes"]),
-        "accuracy_by_frequency": accuracy_by_frequency(report["rows"], report["train_counts"]),
+    figures: dict[str, Callable[[], Figure]] = {
+        "class_histogram": lambda: class_histogram(report["train_counts"], report["classes"]),
+        "accuracy_by_frequency": lambda: accuracy_by_frequency(
+            report["rows"], report["train_counts"]
+        ),
     }
     drawable = {name: stage for name, stage in metrics.items() if stage.train or stage.evaluation}
     if drawable:
-        figures["learning_curves"] = learning_curves(drawable)
-    folder.mkdir(exist_ok=True)
-    paths = []
-    for name, figure in figures.items():
-        picture = io.BytesIO()
+        figures["learning_curves"] = lambda: learning_curves(drawable)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    paths, problems = [], []
+    for name, draw in figures.items():
+        path = folder / f"{name}.png"
+        try:
+            picture = _png(draw())
+        except Exception as error:  # whatever it fails of: the numbers are worth more
+            reason = f"{type(error).__name__}: {error}"
+            problems.append(FastssdError(f"{path} could not be drawn ({reason})"))
+            continue
+        write_atomically(path, picture)
+        paths.append(path)
+    return paths, problems
+
+
+def _png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; nothing is wrong with the run.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(picture, format="png", dpi=_DPI)
-        write_atomically(folder / f"{name}.png", picture.getvalue())
-        paths.append(folder / f"{name}.png")
-    return paths
+    return picture.getvalue()
 
 
 def class_histogram(train_counts: ArrayLike, names: Sequence[str]) -> Figure:
@@ -154,7 +184,7 @@ def accuracy_by_frequency(rows: Sequence[Row], train_counts: ArrayLike) -> Figur
         axes.plot(
             centres,
             bin_means(row["per_class"], bins),
-            label=label,
+            label=for_figure(label),
             color=_LINE_COLOURS[index % len(_LINE_COLOURS)],
             marker=_MARKERS[index % len(_MARKERS)],
             linestyle=_LINE_STYLES[index // len(_LINE_COLOURS) % len(_LINE_STYLES)],
@@ -195,8 +225,8 @@ def learning_curves(metrics: Mapping[str, Metrics]) -> Figure:
     for (loss_axes, accuracy_axes), (folder, stage) in zip(panels, metrics.items(), strict=True):
         _draw_losses(loss_axes, stage)
         _draw_accuracy(accuracy_axes, stage)
-        _finish(loss_axes, f"{folder}: loss")
-        _finish(accuracy_axes, f"{folder}: accuracy, %")
+        _finish(loss_axes, f"{for_figure(folder)}: loss")
+        _finish(accuracy_axes, f"{for_figure(folder)}: accuracy, %")
         for axes in (loss_axes, accuracy_axes):
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.xaxis.set_major_formatter(FuncFormatter(_step_text))
@@ -222,7 +252,10 @@ def _name_bars(axes: Axes, counts: NDArray[np.int64], names: Sequence[str]) -> N
         )
     slanted = (max(map(len, names)) + 2) * len(names) > _CHARACTERS_ALONG_X
     axes.set_xticks(
-        ranks, names, rotation=40 if slanted else 0, ha="right" if slanted else "center"
+        ranks,
+        [for_figure(name) for name in names],
+        rotation=40 if slanted else 0,
+        ha="right" if slanted else "center",
     )
     axes.tick_params(axis="x", length=0, pad=2)
 
@@ -268,7 +301,7 @@ def _draw_losses(axes: Axes, stage: Metrics) -> None:
             color=_LINE_COLOURS[index % len(_LINE_COLOURS)],
             linestyle=_LINE_STYLES[index % len(_LINE_STYLES)],
             linewidth=1.4,
-            label=term,
+            label=for_figure(term),
         )
 
 
@@ -283,15 +316,21 @@ def _draw_accuracy(axes: Axes, stage: Metrics) -> None:
             color="#888888",
             linewidth=1.0,
             linestyle=_LINE_STYLES[index % len(_LINE_STYLES)],
-            label=f"training: {task}",
+            label=f"training: {for_figure(task)}",
         )
     kinds = dict.fromkeys(
         (str(entry["split"]), str(head)) for entry in stage.evaluation for head in entry["heads"]
     )
     for index, (split, head) in enumerate(kinds):
         entries = [entry for entry in stage.evaluation if entry["split"] == split]
-        for group in ("overall", *GROUPS):
-            steps, values = _series(entries, ("heads", head, group))
+        lines = {
+            group: _series(entries, ("heads", head, group))
+            for group in ("class_mean", "overall", *GROUPS)
+        }
+        if np.isnan(lines["class_mean"][1]).all() or _same(lines["class_mean"], lines["overall"]):
+            del lines["class_mean"]  # one line for one number
+        first = next(iter(lines))
+        for group, (steps, values) in lines.items():
             if np.isnan(values).all():
                 continue
             axes.plot(
@@ -299,16 +338,14 @@ def _draw_accuracy(axes: Axes, stage: Metrics) -> None:
                 values,
                 color=GROUP_COLOURS[group],
                 linestyle=_LINE_STYLES[index % len(_LINE_STYLES)],
-                linewidth=2.0 if group == "overall" else 1.3,
+                linewidth=2.0 if group == first else 1.3,
                 marker="." if len(steps) <= 12 else None,
-                label=f"{split}, {head}: {group}",
+                label=f"{for_figure(split)}, {for_figure(head)}: {group.replace('_', ' ')}",
             )
     axes.set_ylim(0, 102)
 
 
-def _series(
-    entries: Sequence[Mapping[str, Any]], keys: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _series(entries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> _Line:
     """Return steps and values along a path of keys, averaged down to at most 200 points.
 
     A value that is absent or not finite is NaN, and so is any average that it enters.
@@ -327,6 +364,10 @@ def _series(
     return points[0], points[1]
 
 
+def _same(one: _Line, other: _Line) -> bool:
+    return bool(np.array_equal(one[1], other[1], equal_nan=True))
+
+
 def _finish(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(color=_GRID, linewidth=0.7)
@@ -343,4 +384,5 @@ def _step_text(value: float, _position: int | None = None) -> str:
 
 
 def _shortened(name: str) -> str:
+    name = for_terminal(name)
     return name if len(name) <= 18 else f"{name[:15]}..."

@@ -3,7 +3,9 @@
 Shape letters: B images in the batch, C classes.
 """
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -135,7 +137,7 @@ def class_accuracies(correct: ArrayLike | Tensor, total: ArrayLike | Tensor) -> 
 def accuracies(
     correct: ArrayLike | Tensor, total: ArrayLike | Tensor, train_counts: ArrayLike
 ) -> dict[str, float | None]:
-    """Return overall accuracy and that of each shot group.
+    """Return overall accuracy, that of the mean class, and that of each shot group.
 
     Args:
         correct: (C,) integers, correctly classified images of each class.
@@ -143,8 +145,10 @@ def accuracies(
         train_counts: (C,) integers, training images of each class.
 
     Returns:
-        In percent: ``overall`` over images, and for each group of `shot_groups` the mean over its
-        classes. Classes of which no image was classified are left out. None where nothing is left.
+        In percent: ``overall`` over images, ``class_mean`` over classes ("balanced accuracy"; the
+        same number where all have as many images), and for each group of `shot_groups` the mean
+        over its classes. Classes of which no image was classified are left out. None where nothing
+        is left.
 
     Raises:
         ValueError: If the arguments are not counts of the same classes.
@@ -159,7 +163,8 @@ def accuracies(
     per_class = class_accuracies(correct, total)
     images = int(total.sum())
     result: dict[str, float | None] = {
-        "overall": 100.0 * float(correct.sum()) / images if images else None
+        "overall": 100.0 * float(correct.sum()) / images if images else None,
+        "class_mean": _class_mean(correct, total),
     }
     for group, members in groups.items():
         tested = members & (total > 0)
@@ -182,6 +187,49 @@ def standard_error(correct: ArrayLike | Tensor, total: ArrayLike | Tensor) -> fl
         return None
     share = float(correct.sum()) / images
     return 100.0 * float(np.sqrt(share * (1.0 - share) / images))
+
+
+def class_mean_standard_error(
+    correct: ArrayLike | Tensor, total: ArrayLike | Tensor
+) -> float | None:
+    """Return the standard error of the mean class's accuracy in percent, None without images.
+
+    It is what another test set with as many images of each class would change: a class of n images
+    and share p adds p (1 - p) / (n - 1), the unbiased estimate of its variance. One image tells
+    nothing of its class's variance: that of such classes together is taken from the spread between
+    them, and that of a single one is the largest there is, 1/4.
+
+    Raises:
+        ValueError: If the two are not (C,) counts with 0 <= correct <= total.
+    """
+    correct, total = _counts(correct, total)
+    num_classes = int((total > 0).sum())
+    if not num_classes:
+        return None
+    several, alone = total > 1, total == 1
+    shares = correct[several] / total[several]
+    variance = float((shares * (1.0 - shares) / (total[several] - 1)).sum())
+    if (num_alone := int(alone.sum())) > 1:
+        variance += float(correct[alone].var(ddof=1)) * num_alone
+    else:
+        variance += num_alone / 4
+    return 100.0 * math.sqrt(variance) / num_classes
+
+
+def _class_mean(correct: NDArray[np.int64], total: NDArray[np.int64]) -> float | None:
+    """Return the mean class's accuracy in percent, rounded once.
+
+    So it has the bits of overall accuracy where the two are the same number, and neither what is
+    printed nor the choice of the best weights depends on which of them is looked at.
+    """
+    tested = total > 0
+    if not tested.any():
+        return None
+    sizes, size_of_class = np.unique(total[tested], return_inverse=True)
+    hits = np.zeros_like(sizes)
+    np.add.at(hits, size_of_class, correct[tested])
+    shares = map(Fraction, hits.tolist(), sizes.tolist())
+    return float(100 * sum(shares, Fraction()) / int(tested.sum()))
 
 
 def _counts(

@@ -1,61 +1,94 @@
 """The report of a run directory: `report.json`, `report.md` and the figures beside them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastssd.core.files import write_atomically
-from fastssd.errors import DataError
+from fastssd.core.untrusted import for_markdown
+from fastssd.errors import DataError, FastssdError
 from fastssd.evaluation.damaged_images import read_damaged_images
 from fastssd.evaluation.figures import write_figures
-from fastssd.evaluation.metrics import accuracies, class_accuracies, standard_error
+from fastssd.evaluation.metrics import (
+    accuracies,
+    class_accuracies,
+    class_mean_standard_error,
+    standard_error,
+)
 from fastssd.evaluation.results import METRICS, ResultRow, Run, StageResult, read_metrics, read_run
 from fastssd.evaluation.shots import EXCLUSIVE_GROUPS, GROUPS, LIMITS, shot_groups
-from fastssd.evaluation.tables import error_of, evaluated_on, in_paper_order, percent, row_labels
+from fastssd.evaluation.tables import (
+    accuracy_columns,
+    in_paper_order,
+    lacking,
+    percent,
+    row_labels,
+    table_notes,
+)
 
 _NAMED_IMAGES = 5
 
 
-def write_report(run: Path, *, class_names: Sequence[str] | None = None) -> dict[str, Any]:
+def write_report(
+    run: Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    split_counts: Mapping[str, Sequence[int]] | None = None,
+) -> tuple[dict[str, Any], list[FastssdError]]:
     """Write the report of all finished stages of a run, in place of an earlier one.
+
+    What cannot be had of metrics, figures and the list of damaged images is left out: the numbers,
+    which took days, do not wait for a picture.
 
     Args:
         run: A run directory: for every finished stage a folder with `result.json` and, for the
             learning curves, `metrics.jsonl`.
         class_names: (C,) in the order of the labels; the labels themselves if omitted.
+        split_counts: (C,) images of each class of splits that were evaluated in training, beside
+            those of the rows.
 
     Returns:
-        What `report.json` holds, see `build_report`.
+        What `report.json` holds, see `build_report`, and why anything was left out.
 
     Raises:
-        DataError: If results are missing or damaged; see `read_run` and `read_metrics`.
+        DataError: If results are missing or damaged (see `read_run`), or a file cannot be written.
     """
     results = read_run(run)
-    metrics = {
-        folder: read_metrics(run / folder / METRICS)
-        for folder in sorted([*(stage.folder for stage in results.stages), *results.unfinished])
-    }
-    report = build_report(results, class_names=class_names, damaged_images=read_damaged_images(run))
-    figures = write_figures(report, metrics, run / "figures")
-    write_atomically(run / "report.md", render_markdown(report, figures, relative_to=run))
+    problems: list[FastssdError] = []
+    damaged_images = []
+    with _collected(problems):
+        damaged_images = read_damaged_images(run)
+    report = build_report(
+        results, class_names=class_names, split_counts=split_counts, damaged_images=damaged_images
+    )
     write_atomically(run / "report.json", _to_json(report))
-    return report
+    metrics = {}
+    for folder in sorted([*(stage.folder for stage in results.stages), *results.unfinished]):
+        with _collected(problems):
+            metrics[folder] = read_metrics(run / folder / METRICS)
+    figures, undrawn = write_figures(report, metrics, run / "figures")
+    write_atomically(run / "report.md", render_markdown(report, figures, relative_to=run))
+    return report, problems + undrawn
 
 
 def build_report(
     results: Run,
     *,
     class_names: Sequence[str] | None = None,
+    split_counts: Mapping[str, Sequence[int]] | None = None,
     damaged_images: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the content of `report.json`.
 
     Returns:
         ``rows`` in the paper's order, each with ``name, stage, head, checkpoint, split, folder``,
-        the accuracies of `accuracies` and ``standard_error`` in percent, ``num_images`` (the size
-        of the split) and ``per_class`` (C, percent, None for classes without images);
-        ``classes`` and ``train_counts`` (C); by stage folder ``seconds`` (in parts), ``images``,
+        the accuracies of `accuracies` with ``standard_error`` and ``class_mean_standard_error`` in
+        percent, ``num_images`` (the size of the split), ``images_per_class`` (of its smallest and
+        its largest class, without those that have none) and ``per_class`` (C, percent, None for
+        classes without images); ``classes``, ``train_counts`` (C) and ``split_counts`` (C images
+        of each class by evaluated split); by stage folder ``seconds`` (in parts), ``images``,
         ``images_per_second``, ``data_wait_percent``, ``epochs``; ``unfinished`` folders;
         ``damaged_images`` that others replaced in training, see `read_damaged_images`.
 
@@ -83,6 +116,10 @@ def build_report(
         "damaged_images": list(damaged_images),
         "classes": names,
         "train_counts": train_counts,
+        "split_counts": {
+            **{split: list(counts) for split, counts in (split_counts or {}).items()},
+            **{row.split: row.total.tolist() for stage in stages for row in stage.rows},
+        },
     }
 
 
@@ -92,38 +129,39 @@ def render_markdown(
     """Return the report as Markdown: the paper's table, the stages, the figures."""
     rows = report["rows"]
     groups = shot_groups(report["train_counts"])
+    titles, columns = accuracy_columns(rows)
     table = _markdown_table(
         [
             "Method",
             *(f"{group.capitalize()} {LIMITS[group]}" for group in GROUPS),
-            "All",
-            "+/-",
+            *titles,
             *(f"{group.split('_')[0].capitalize()} {LIMITS[group]}" for group in EXCLUSIVE_GROUPS),
             "Checkpoint",
             "Seconds",
         ],
         [
             [
-                label,
-                *(percent(row[group]) for group in (*GROUPS, "overall")),
-                error_of(row),
+                for_markdown(label),
+                *(percent(row[group]) for group in GROUPS),
+                *accuracy,
                 *(percent(row[group]) for group in EXCLUSIVE_GROUPS),
-                row["checkpoint"],
+                for_markdown(row["checkpoint"]),
                 f"{sum(report['seconds'][row['folder']].values()):,.1f}",
             ]
-            for label, row in zip(row_labels(rows), rows, strict=True)
+            for label, row, accuracy in zip(row_labels(rows), rows, columns, strict=True)
         ],
     )
     stages = _markdown_table(
         ["Stage", "Epochs", "Images", "Images/s", "Data wait %", "Seconds"],
         [
             [
-                folder,
+                for_markdown(folder),
                 str(report["epochs"][folder]),
                 f"{report['images'][folder]:,}",
                 _rounded(report["images_per_second"][folder]),
                 percent(report["data_wait_percent"][folder]),
-                ", ".join(f"{part} {value:,.1f}" for part, value in seconds.items()) or "-",
+                ", ".join(f"{for_markdown(part)} {value:,.1f}" for part, value in seconds.items())
+                or "-",
             ]
             for folder, seconds in report["seconds"].items()
         ],
@@ -136,20 +174,25 @@ def render_markdown(
         )
         for convention in (GROUPS, EXCLUSIVE_GROUPS)
     ]
-    unfinished = [f"Not finished, and not in this report: {', '.join(report['unfinished'])}."]
+    unfinished = ", ".join(map(for_markdown, report["unfinished"]))
+    absent = [
+        f"{for_markdown(sentence)}."
+        for split, counts in report["split_counts"].items()
+        if (sentence := lacking(split, counts, report["classes"]))
+    ]
     return "\n\n".join(
         [
             "# Report",
-            f"Top-1 accuracy in percent on {evaluated_on(rows)}. All is over images, every group "
-            f"the mean of its classes' accuracies; - marks a group without classes. +/- is the "
-            f"standard error of All from the number of those images alone; training runs with "
-            f"other seeds differ as well. Seconds are those of the row's stage, all its parts.",
+            " ".join(map(for_markdown, table_notes(rows))),
             table,
+            "A group without classes has - for its accuracy. Seconds are those of the row's stage, "
+            "all its parts.",
+            *absent,
             f"Trained on {num_images:,} images of {num_classes:,} classes. Classes by training "
             f"images, as in the paper's text: {sizes[0]}; as in its code: {sizes[1]}.",
             "## Stages",
             stages,
-            *(unfinished if report["unfinished"] else []),
+            *([f"Not finished, and not in this report: {unfinished}."] if unfinished else []),
             *_damaged_lines(report["damaged_images"]),
             "## Figures",
             *(f"![{path.stem.replace('_', ' ')}]({_link(path, relative_to)})" for path in figures),
@@ -158,15 +201,27 @@ def render_markdown(
     )
 
 
+@contextmanager
+def _collected(problems: list[FastssdError]) -> Iterator[None]:
+    """Note a failure of the block that a person can mend, and go on."""
+    try:
+        yield
+    except FastssdError as error:
+        problems.append(error)
+
+
 def _row(row: ResultRow, stage: StageResult) -> dict[str, Any]:
     per_class = class_accuracies(row.correct, row.total).tolist()
+    tested = row.total[row.total > 0]
     return {
         "name": row.name,
         "stage": row.stage,
         "head": row.head,
         **accuracies(row.correct, row.total, stage.train_counts),
         "standard_error": standard_error(row.correct, row.total),
+        "class_mean_standard_error": class_mean_standard_error(row.correct, row.total),
         "num_images": int(row.total.sum()),
+        "images_per_class": [int(tested.min()), int(tested.max())],
         "checkpoint": row.checkpoint,
         "split": row.split,
         "folder": stage.folder,
@@ -179,7 +234,10 @@ def _row(row: ResultRow, stage: StageResult) -> dict[str, Any]:
 def _damaged_lines(images: Sequence[Mapping[str, Any]]) -> list[str]:
     if not images:
         return []
-    some = ", ".join(f"{image['file']} ({image['reason']})" for image in images[:_NAMED_IMAGES])
+    some = ", ".join(
+        f"{for_markdown(image['file'])} ({for_markdown(image['reason'])})"
+        for image in images[:_NAMED_IMAGES]
+    )
     rest = ", ..." if len(images) > _NAMED_IMAGES else ""
     return [
         f"{len(images):,} damaged training images were replaced by others of their classes; "
@@ -199,10 +257,9 @@ def _to_json(report: Mapping[str, Any]) -> str:
 
 
 def _markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Return a table of cells that are Markdown."""
     lines = [header, [":--", *("--:" for _ in header[1:])], *cells]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _rounded(value: float | None) -> str:

@@ -124,12 +124,17 @@ def read_metrics(path: Path) -> Metrics:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             entry = json.loads(line)
-            entries, step = kinds[entry["kind"]], int(entry["step"])
-        except (ValueError, KeyError, TypeError) as error:
+            entries = kinds[entry["kind"]]
+            _check_metrics(entry)
+        except KeyError as error:
             raise DataError(
-                f"{path}, line {number} is not a line of metrics ({error!r}): remove the line"
+                f"{path}, line {number} is not a line of metrics (no key {error}): remove the line"
             ) from error
-        while entries and entries[-1]["step"] >= step:
+        except _DAMAGE as error:
+            raise DataError(
+                f"{path}, line {number} is not a line of metrics ({error}): remove the line"
+            ) from error
+        while entries and entries[-1]["step"] >= entry["step"]:
             entries.pop()
         entries.append(entry)
     return Metrics(train=tuple(kinds["train"]), evaluation=tuple(kinds["evaluation"]))
@@ -161,8 +166,41 @@ def read_stage(path: Path) -> StageResult:
         )
     except KeyError as error:
         raise DataError(f"{path} lacks {error}: {_REMEDY}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} is damaged ({error}): {_REMEDY}") from error
+
+
+_DAMAGE = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a file raises that holds anything, or JSON of anything."""
+
+
+def _check_metrics(entry: dict[str, Any]) -> None:
+    """Check what the figures will ask of a line.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: If a key is missing or can't be what it is.
+    """
+    if type(entry["step"]) is not int or not 0 <= entry["step"] < 2**63:
+        raise TypeError(f"step is no number of a step: {entry['step']!r}")
+    if entry["kind"] == "train":
+        _check_numbers(entry["losses"], "losses")
+        nested = "accuracy"
+    else:
+        if not isinstance(entry["split"], str):
+            raise TypeError(f"split is no name: {entry['split']!r}")
+        nested = "heads"
+    if not isinstance(entry[nested], dict):
+        raise TypeError(f"{nested} is not an object")
+    for name, values in entry[nested].items():
+        _check_numbers(values, f"{nested}.{name}")
+
+
+def _check_numbers(values: object, key: str) -> None:
+    if not isinstance(values, dict):
+        raise TypeError(f"{key} is not an object")
+    for name, value in values.items():
+        if value is not None:
+            _number(value, f"{key}.{name}")
 
 
 def damaged_files(path: Path, stage: StageResult) -> list[str]:

@@ -1,11 +1,14 @@
-"""The rows of a report as the paper's table shows them: order, labels, columns, cells.
+"""The rows of a report as the paper's table shows them: order, labels, columns, cells, notes.
 
-Knows no file and no terminal; the report and the console put the cells where they belong.
+Knows no file and no terminal; the report and the console put the cells where they belong, and make
+the names in them harmless there.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+from fastssd.evaluation.shots import GROUPS
 
 Row = Mapping[str, Any]
 """A row of ``report.json``."""
@@ -14,6 +17,9 @@ PAPER_NAMES = ("CE", "LWS", "SSD I", "SSD II", "SSD III-hard", "SSD III-soft", "
 """The order of the paper's tables."""
 
 _QUALIFIERS = ("head", "split", "checkpoint", "folder")
+_ERRORS = {"overall": "standard_error", "class_mean": "class_mean_standard_error"}
+_TITLES = {"overall": "All", "class_mean": "Class mean"}
+_MAX_NAMES = 8
 
 
 def in_paper_order(rows: Sequence[Row]) -> list[Row]:
@@ -58,24 +64,127 @@ def percent(value: float | None) -> str:
     return f"{value:.1f}" if math.isfinite(value) else "nan"
 
 
-def paper_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the cells of the paper's table, with the standard error of All."""
-    header = ["Method", "Many", "Medium", "Few", "All", "+/-", "Checkpoint"]
+def headline(rows: Sequence[Row]) -> Literal["overall", "class_mean"]:
+    """Return which accuracy compares the rows: by class where a split has unequal classes.
+
+    Over images, such a split tells of its largest classes alone.
+    """
+    unequal = any(len(set(row["images_per_class"])) > 1 for row in rows)
+    return "class_mean" if unequal else "overall"
+
+
+def accuracy_columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return titles and cells of the headline, its standard error and the other accuracy."""
+    first = headline(rows)
+    second = "overall" if first == "class_mean" else "class_mean"
+    titles = [_TITLES[first], "+/-", _TITLES[second]]
     cells = [
-        [
-            label,
-            *(percent(row[group]) for group in ("many", "medium", "few", "overall")),
-            error_of(row),
-            str(row["checkpoint"]),
-        ]
-        for label, row in zip(row_labels(rows), rows, strict=True)
+        [percent(row[first]), _two_digits(row[_ERRORS[first]]), percent(row[second])]
+        for row in rows
+    ]
+    return titles, cells
+
+
+def paper_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the cells of the paper's table, with `accuracy_columns` for its All."""
+    titles, accuracies = accuracy_columns(rows)
+    header = ["Method", "Many", "Medium", "Few", *titles, "Checkpoint"]
+    cells = [
+        [label, *(percent(row[group]) for group in GROUPS), *columns, str(row["checkpoint"])]
+        for label, row, columns in zip(row_labels(rows), rows, accuracies, strict=True)
     ]
     return header, cells
 
 
-def error_of(row: Row) -> str:
-    """Return the standard error of a row's overall accuracy with two digits, ``-`` without."""
-    error = row.get("standard_error")
+def table_notes(rows: Sequence[Row]) -> list[str]:
+    """Return the sentences without which the table is read wrongly.
+
+    What the accuracies are of, which one compares the rows and how far to trust it, and which rows
+    the images do not tell apart.
+    """
+    notes = [f"Top-1 accuracy in percent on {evaluated_on(rows)}."]
+    if headline(rows) == "class_mean":
+        sizes = [size for row in rows for size in row["images_per_class"]]
+        notes.append(
+            f"A class has {min(sizes):,} to {max(sizes):,} of them, so compare by Class mean, the "
+            "mean of the classes' accuracies (balanced accuracy): All is over images and tells "
+            "mostly of the largest classes. Many, Medium and Few are means over classes too."
+        )
+    else:
+        notes.append(
+            "All is over images; Class mean, the mean of the classes' accuracies (balanced "
+            "accuracy), is the same here, as each class has as many. Many, Medium and Few are "
+            "means over classes."
+        )
+    notes.append(
+        f"+/- is the standard error of {_TITLES[headline(rows)]} from the number of those images "
+        "alone; training runs with other seeds differ as well."
+    )
+    return notes + _standings(rows)
+
+
+def lacking(split: str, counts: Sequence[int], names: Sequence[str]) -> str | None:
+    """Return what is to be said of a split that has no image of some classes; None if it has all.
+
+    Args:
+        split: Its name.
+        counts: (C,) its images of each class.
+        names: (C,) of the classes.
+    """
+    absent = [name for name, count in zip(names, counts, strict=True) if not count]
+    if not absent:
+        return None
+    return (
+        f"{split} has images of {len(names) - len(absent):,} of {len(names):,} classes, and "
+        f"accuracy on it is of those alone; without images: {_listed(absent)}"
+    )
+
+
+def _standings(rows: Sequence[Row]) -> list[str]:
+    """Return, for each split, which rows are within one standard error of the best.
+
+    Of one head's two checkpoints the last alone: the other is no method of its own.
+    """
+    key = headline(rows)
+    last = {_head_of(row) for row in rows if row["checkpoint"] == "last"}
+    sentences = []
+    for split in dict.fromkeys(row["split"] for row in rows):
+        ranked = [
+            (row, label)
+            for row, label in zip(rows, row_labels(rows), strict=True)
+            if row["split"] == split and (row["checkpoint"] == "last" or _head_of(row) not in last)
+        ]
+        best, name = max(ranked, key=lambda pair: pair[0][key])
+        error = best[_ERRORS[key]]
+        near = [label for row, label in ranked if row is not best and row[key] >= best[key] - error]
+        if len(ranked) < 2:
+            continue
+        if near:
+            verb = "is" if len(near) == 1 else "are"
+            sentences.append(
+                f"{_listed(near)} {verb} within one standard error ({error:.2f}) of the best on "
+                f"{split}, {name}."
+            )
+        else:
+            sentences.append(
+                f"{name} is the best on {split}, by more than one standard error ({error:.2f})."
+            )
+    return sentences
+
+
+def _head_of(row: Row) -> tuple[str, ...]:
+    return str(row["name"]), str(row["head"]), str(row["split"])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them, the first few of many."""
+    shown = list(names[:_MAX_NAMES])
+    if len(names) > _MAX_NAMES:
+        shown.append(f"{len(names) - _MAX_NAMES:,} more")
+    return ", ".join(shown) if len(shown) < 2 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _two_digits(error: float | None) -> str:
     return "-" if error is None else f"{error:.2f}"
 
 

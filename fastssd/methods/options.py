@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from fastssd.config import Budget
+from fastssd.core.bounds import between, check_numbers, positive
 from fastssd.core.registry import Registry
 from fastssd.core.schema import Chosen, chosen
 from fastssd.errors import ConfigError
@@ -53,41 +54,64 @@ class MethodOptions:
         """The recipe's augmentations that its images go through, beside `train`."""
         return ()
 
+    @property
+    def memory(self) -> tuple[int, str] | None:
+        """Bytes that it keeps on the device beside its networks, and what of; None for little."""
+        return None
+
     def check(self, budget: Budget) -> None:
         """Raise ConfigError where the options do not go with a budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoTaskOptions:
-    """Cross-entropy alone."""
+class TaskOptions:
+    """What all tasks' options have."""
+
+    SLOTS: ClassVar[tuple[str, ...]] = ()
+    """Augmentations of the recipe that it needs beside `train`."""
+
+    @property
+    def memory(self) -> tuple[int, str] | None:
+        """Bytes that it keeps on the device beside its networks, and what of; None for little."""
+        return None
+
+    def check(self, budget: Budget) -> None:
+        """Raise ConfigError where the options do not go with a budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RotationOptions:
+class NoTaskOptions(TaskOptions):
+    """The supervised loss alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationOptions(TaskOptions):
     """Telling by which of four angles an image was turned."""
 
-    weight: float = 1.0
+    weight: float = field(default=1.0, metadata=between(0, 1e6))
     """alpha_2 of the paper's equation 1."""
     forward: Literal["joint", "separate"] = "joint"
     """Whether BatchNorm sees upright and rotated images as one batch or as two."""
 
     def __post_init__(self) -> None:
-        _not_negative(self, "weight")
+        check_numbers("", self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceOptions:
+class InstanceOptions(TaskOptions):
     """Instance discrimination with a momentum encoder and a queue of keys (MoCo)."""
 
-    weight: float = 1.0
+    SLOTS: ClassVar[tuple[str, ...]] = ("key",)
+
+    weight: float = field(default=1.0, metadata=between(0, 1e6))
     """alpha_2 of the paper's equation 1."""
-    queue: int = 65_536
+    queue: int = field(default=65_536, metadata=between(1, 2**40))
     """Keys kept as negatives. Paper 4.2.1; the reference code's default is 115,712."""
-    temperature: float = 0.2
+    temperature: float = field(default=0.2, metadata=positive(1e6))
     """tau of the paper's equation 2."""
-    encoder_momentum: float = 0.999
+    encoder_momentum: float = field(default=0.999, metadata=between(0, 1))
     """m of the momentum encoder."""
-    embedding: int = 128
+    embedding: int = field(default=128, metadata=between(1, 2**20))
     """Width of the projected vectors."""
     mask_same_class: bool = False
     """Leave keys of the query's own class out of the negatives, as the reference code does."""
@@ -95,14 +119,18 @@ class InstanceOptions:
     """Deal keys to other processes, so that BatchNorm can't tell a query's own key."""
 
     def __post_init__(self) -> None:
-        _not_negative(self, "weight", "encoder_momentum")
-        for name in ("queue", "embedding"):
-            if not 1 <= getattr(self, name) <= 2**26:
-                raise ConfigError(f"{name}={getattr(self, name)} must be from 1 to {2**26}")
-        if self.encoder_momentum > 1:
-            raise ConfigError(f"encoder_momentum={self.encoder_momentum} must be at most 1")
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature={self.temperature} must be positive")
+        check_numbers("", self)
+
+    @property
+    def memory(self) -> tuple[int, str] | None:
+        what = f"task.queue={self.queue} keys of task.embedding={self.embedding}"
+        return 4 * self.queue * self.embedding, what
+
+    def check(self, budget: Budget) -> None:
+        if self.queue < budget.batch_size:
+            raise ConfigError(
+                f"task.queue={self.queue} must hold at least one batch of {budget.batch_size} keys"
+            )
 
 
 _HERE, _TASKS = "fastssd.methods.options", "fastssd.methods.tasks"
@@ -156,18 +184,23 @@ class SupervisedOptions(MethodOptions):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        return ("key",) if self.task.kind == "instance" else ()
+        return self._task.SLOTS
+
+    @property
+    def memory(self) -> tuple[int, str] | None:
+        return self._task.memory
+
+    @property
+    def _task(self) -> TaskOptions:
+        options: TaskOptions = self.task.options
+        return options
 
     def check(self, budget: Budget) -> None:
         from fastssd.losses.registry import CLASS_WEIGHTS
 
         weights = CLASS_WEIGHTS[self.class_weights.kind](self.class_weights.options)
         weights.first_epoch(budget.epochs)
-        if self.task.kind == "instance" and self.task.options.queue < budget.batch_size:
-            raise ConfigError(
-                f"task.queue={self.task.options.queue} must hold at least one batch of "
-                f"{budget.batch_size} keys"
-            )
+        self._task.check(budget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,17 +247,15 @@ class DistillOptions(MethodOptions):
         default_factory=lambda: {"hard": LABELS, "soft": TEACHER}, metadata={"key": "heads"}
     )
     """Heads by name, and what each learns from: `labels`, `teacher`, or a list of both."""
-    temperature: float = 2.0
+    temperature: float = field(default=2.0, metadata=positive(1e6))
     """T of the paper's equation 4."""
-    label_weight: float = 1.0
+    label_weight: float = field(default=1.0, metadata=between(0, 1e6))
     """lambda_1, of the cross-entropy with the labels."""
-    teacher_weight: float = 1.0
+    teacher_weight: float = field(default=1.0, metadata=between(0, 1e6))
     """lambda_2, of the distillation."""
 
     def __post_init__(self) -> None:
-        _not_negative(self, "label_weight", "teacher_weight")
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature={self.temperature} must be positive")
+        check_numbers("", self)
         if not self.learns:
             raise ConfigError("heads={} has no head: name one, such as {classifier: teacher}")
         for head in self.learns:
@@ -244,9 +275,3 @@ class DistillOptions(MethodOptions):
     @property
     def stores(self) -> tuple[str, ...]:
         return ("logits", "features", "topk")
-
-
-def _not_negative(values: object, *names: str) -> None:
-    for name in names:
-        if getattr(values, name) < 0:
-            raise ConfigError(f"{name}={getattr(values, name)} must be at least 0")

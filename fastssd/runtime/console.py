@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from fastssd.evaluation.tables import Row, aligned, evaluated_on, paper_table, percent
+from fastssd.core.untrusted import for_terminal
+from fastssd.evaluation.shots import GROUPS, LIMITS
+from fastssd.evaluation.tables import Row, aligned, paper_table, percent, table_notes
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -23,8 +25,6 @@ _RATE_WINDOW = 20
 PLAIN_INTERVAL = 5.0
 """Seconds between two lines of progress where there is no terminal; a stage's first and last line
 are always shown."""
-
-_CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 
 class Console:
@@ -142,16 +142,16 @@ class Console:
         self._show(lambda display: display.progress(stage.title, done, facts))
 
     def evaluated(self, split: str, heads: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Show accuracies in percent, by head and then by group, ``overall`` being one."""
+        """Show accuracies in percent, by head and then by the keys of `accuracies`."""
         for head, groups in heads.items():
             others = ", ".join(
-                f"{group} {percent(value)}"
-                for group, value in groups.items()
-                if group in ("many", "medium", "few")
+                f"{title} {percent(groups[key])}"
+                for key, title in (("overall", "all"), *zip(GROUPS, GROUPS, strict=True))
+                if key in groups
             )
-            text = f"{self._stage.title}  {split}, {head}: {percent(groups.get('overall'))}%"
-            text += f" ({others})" if others else ""
-            self.message(text)
+            mean = percent(groups.get("class_mean"))
+            text = f"{self._stage.title}  {split}, {head}: class mean {mean}%"
+            self.message(f"{text} ({others})" if others else text)
 
     def stage_finished(self, seconds: float) -> None:
         """Show that the stage is done, and how long it took."""
@@ -167,10 +167,8 @@ class Console:
         if not rows:
             return
         header, cells = paper_table(rows)
-        notes = [
-            f"Top-1 accuracy in percent on {evaluated_on(rows)}; +/- is the standard error of All",
-            "from their number alone. Many: >= 100 training images, few: <= 20.",
-        ]
+        limits = ", ".join(f"{group} {LIMITS[group]}" for group in GROUPS)
+        notes = [*table_notes(rows), f"Groups by training images of a class: {limits}."]
         self._show(lambda display: display.table(header, cells, notes))
 
     def close(self) -> None:
@@ -245,7 +243,8 @@ class _Plain:
     def table(
         self, header: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str]
     ) -> None:
-        for text in ("", *aligned(header, cells), "", *notes):
+        shown = [[_printable(cell, self._stream) for cell in row] for row in cells]
+        for text in ("", *aligned(header, shown), "", *notes):
             self.line(text)
 
     def close(self) -> None:
@@ -296,12 +295,20 @@ class _Live:
         from rich.table import Table
 
         self.close()
-        table = Table(caption=" ".join(notes), caption_justify="left")
+        shown = [[_printable(cell, self._stream) for cell in row] for row in cells]
+        table = Table()
         for index, title in enumerate(header):
             table.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
-        for row in cells:
-            table.add_row(*(_printable(cell, self._stream) for cell in row))
-        self._console.print(table)
+        for row in shown:
+            table.add_row(*row)
+        plain = aligned(header, shown)
+        if len(plain[0]) + len(header) + 3 <= self._console.width:  # with lines in between
+            self._console.print(table)
+        else:  # Rich would cut the numbers.
+            for text in plain:
+                self.line(text)
+        for note in notes:
+            self.line(note, style="dim")
 
     def close(self) -> None:
         live, self._live = self._live, None
@@ -351,8 +358,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def _printable(text: str, stream: TextIO) -> str:
     """Return one line that the stream can encode: a name from a dataset must not end a run."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.translate(_CONTROL).encode(encoding, "backslashreplace").decode(encoding)
+    return for_terminal(text, encoding=getattr(stream, "encoding", None) or "utf-8")
 
 
 def _short(value: float) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastssd.core.files import remove_partial, write_atomically
+from fastssd.core.untrusted import error_for_terminal
 from fastssd.errors import ConfigError, DataError
 from fastssd.recipe_file import Recipe, load_recipe, to_yaml, with_earlier
 
@@ -132,7 +133,7 @@ class Status:
             try:
                 self._write(state, exit_code=exit_code, error=error)
             except DataError as problem:
-                print(f"fastssd: {problem}", file=sys.stderr)  # noqa: T201
+                print(f"fastssd: {error_for_terminal(problem)}", file=sys.stderr)  # noqa: T201
 
     def _state(self) -> str | None:
         try:

@@ -21,9 +21,9 @@ from fastssd.data.damage import Damage
 from fastssd.data.dataset import dataset_identity, open_dataset
 from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
 from fastssd.data.workers import Workers
-from fastssd.errors import ConfigError, DataError
+from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.damaged_images import damage_file
-from fastssd.evaluation.report import build_report, write_report
+from fastssd.evaluation.report import build_report
 from fastssd.evaluation.results import (
     RESULT,
     Run,
@@ -45,6 +45,7 @@ from fastssd.runtime.identity import Facts
 from fastssd.runtime.make_graph import make_graph
 from fastssd.runtime.pipeline import Runner, check_folders
 from fastssd.runtime.rows import measured_rows
+from fastssd.runtime.run_report import make_report, warn_of_absent_classes
 from fastssd.runtime.stop_signal import Agreement, Stopped
 from fastssd.runtime.watchdog import Liveness
 
@@ -186,15 +187,10 @@ class Session:
             on_stage=begin,
         ).run(graph)
         self._liveness.doing = "writing the report"
-        if self._context.is_main:
-            report = write_report(self._output, class_names=self._context.dataset.classes)
-            self._console.table(report["rows"])
-            if num_damaged := len(report["damaged_images"]):
-                self._console.warning(
-                    f"{num_damaged} damaged training images were replaced; report.json lists them"
-                )
-            self._console.message(f"report: {self._output / 'report.md'}")
-        self._context.processes.barrier()
+        failure = self._report() if self._context.is_main else None
+        self._context.processes.barrier()  # The others have done their part, whatever it does.
+        if failure is not None:
+            raise failure
 
     def dry_run(self) -> None:
         """Say what the run would do and take; nothing is written."""
@@ -236,7 +232,21 @@ class Session:
         run = Run(stages=tuple(stages), unfinished=(), train_counts=stages[0].train_counts)
         report = build_report(run, class_names=self._context.dataset.classes)
         self._console.table(report["rows"])
+        warn_of_absent_classes(self._config, self._context.dataset, self._console)
         return {key: report[key] for key in ("rows", "classes", "train_counts")}
+
+    def _report(self) -> FastssdError | None:
+        """Make the report, and return what kept it from being whole."""
+        try:
+            make_report(
+                self._output,
+                config=self._config,
+                dataset=self._context.dataset,
+                console=self._console,
+            )
+        except FastssdError as error:
+            return error
+        return None
 
     def _measured_again(self, stage: Stage, result: Path, only: Path | None) -> StageResult:
         context = self._context
@@ -288,6 +298,7 @@ class Session:
             f"{context.dataset.name}: {len(context.train)} training images of "
             f"{context.num_classes} classes, {counts.max()} to {counts.min()} a class"
         )
+        warn_of_absent_classes(config, context.dataset, self._console)
         self._console.message(
             f"{num_processes} process(es) on {context.workers.device.type}, precision "
             f"{config.precision}, decoder {decoder}, {context.workers.threads} decode "

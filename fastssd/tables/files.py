@@ -102,6 +102,10 @@ class TableFiles:
         for column in self.columns:
             path = self.path(column)
             path.unlink(missing_ok=True)  # not truncated: another process may have it mapped
+        # Asking for what there is not would first take all there is, from everyone on the disk.
+        free = shutil.disk_usage(self.directory).free
+        if self.num_bytes > free:
+            raise self._no_room(os.strerror(errno.ENOSPC), free)
         for column in self.columns:
             path = self.path(column)
             with path.open("wb") as file:
@@ -193,11 +197,14 @@ class TableFiles:
             free = shutil.disk_usage(self.directory).free
             for column in self.columns:
                 self.path(column).unlink(missing_ok=True)
-            raise DataError(
-                f"{self.directory}: a table of {self.num_bytes:,} bytes has no room here "
-                f"({error.strerror}; {free:,} bytes free): make room, or choose fewer "
-                "frozen.views or a smaller frozen.store"
-            ) from error
+            raise self._no_room(error.strerror or str(error), free) from error
+
+    def _no_room(self, reason: str, free: int) -> DataError:
+        return DataError(
+            f"{self.directory}: a table of {self.num_bytes:,} bytes has no room here "
+            f"({reason}; {free:,} bytes free): make room, or choose fewer frozen.views or a "
+            "smaller frozen.store"
+        )
 
 
 class MappedColumn:

@@ -42,7 +42,7 @@ class Progress:
         images: Images that training consumed, over all processes.
         seconds: Of training, without evaluation, checkpoints and earlier processes' set-up.
         wait_seconds: Of them, waiting for batches.
-        best: Best validation accuracy in percent, None before the first.
+        best: Best validation accuracy of the mean class in percent, None before the first.
     """
 
     epoch: int = 0

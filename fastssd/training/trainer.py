@@ -284,7 +284,8 @@ class Trainer:
         line = {"epoch": epoch, "step": self.progress.step, "heads": heads}
         self._write_metrics({"kind": "evaluation", "split": validation.split, **line})
         self.supervision.console.evaluated(validation.split, heads)
-        score = sum(cast(float, groups["overall"]) for groups in heads.values()) / len(heads)
+        # Equal to overall accuracy where the split has as many images of each class.
+        score = sum(cast(float, groups["class_mean"]) for groups in heads.values()) / len(heads)
         if self.progress.best is None or score > self.progress.best:
             self.progress.best = score
             if self.accelerator.is_main_process:

@@ -195,3 +195,24 @@ def test_groups_that_are_absent_are_not_in_the_legend(make):
         "val, classifier: medium",
     ]
     assert overlapping_texts(figure) == []
+
+
+def test_a_class_mean_that_differs_from_overall_is_the_thick_line(make):
+    line = make.evaluation_line(10, 30.0)
+    line["heads"]["classifier"]["class_mean"] = 20.0
+    same = make.evaluation_line(10, 30.0)
+    same["heads"]["classifier"]["class_mean"] = 30.0
+
+    figure = learning_curves(
+        {name: Metrics(train=(), evaluation=(each,)) for name, each in (("a", line), ("b", same))}
+    )
+
+    widths = [
+        {drawn.get_label(): drawn.get_linewidth() for drawn in figure.axes[panel].get_lines()}
+        for panel in (1, 3)
+    ]
+    assert [max(lines, key=lines.get) for lines in widths] == [
+        "val, classifier: class mean",
+        "val, classifier: overall",
+    ]
+    assert "val, classifier: class mean" not in widths[1]

@@ -6,13 +6,14 @@ import torch
 from host_waits import cuda_refuses_waits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, recall_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 
 from fastssd.evaluation.metrics import (
     ClassCounter,
     GroupMeter,
     accuracies,
     class_accuracies,
+    class_mean_standard_error,
     standard_error,
 )
 
@@ -36,6 +37,7 @@ def test_accuracies_are_those_of_scikit_learn():
     predicted = logits.argmax(1)
     recall = 100 * recall_score(labels, predicted, average=None)
     assert result["overall"] == pytest.approx(100 * accuracy_score(labels, predicted))
+    assert result["class_mean"] == pytest.approx(100 * balanced_accuracy_score(labels, predicted))
     assert result["many"] == pytest.approx(recall[:2].mean())
     assert result["medium"] == pytest.approx(recall[2:4].mean())
     assert result["few"] == pytest.approx(recall[4:].mean())
@@ -130,6 +132,7 @@ def test_classes_that_were_not_tested_do_not_enter_their_group():
     result = accuracies([8, 0, 1, 0, 0, 0], [10, 0, 4, 0, 0, 0], TRAIN_COUNTS)
 
     assert result["overall"] == pytest.approx(100 * 9 / 14)
+    assert result["class_mean"] == pytest.approx((80 + 25) / 2)
     assert result["many"] == pytest.approx(80.0)
     assert result["medium"] == pytest.approx(25.0)
     assert result["few"] is None
@@ -139,6 +142,7 @@ def test_a_group_without_classes_and_an_evaluation_without_images_are_none():
     assert accuracies([1, 1], [2, 2], [400, 300])["few"] is None
     assert set(accuracies([0, 0], [0, 0], [400, 3]).values()) == {None}
     assert standard_error([0, 0], [0, 0]) is None
+    assert class_mean_standard_error([0, 0], [0, 0]) is None
 
 
 def test_class_accuracies_are_nan_without_images():
@@ -162,6 +166,44 @@ def test_the_standard_error_is_the_spread_over_many_test_sets():
 
     # The spread of 20,000 repetitions is known to 0.5 percent of itself.
     assert error == pytest.approx((100 * hits / num_images).std(), rel=0.02)
+
+
+def test_the_class_means_standard_error_is_the_spread_over_test_sets_of_the_same_classes():
+    generator = np.random.default_rng(0)
+    sizes = np.array([50, 20, 5, 2, 1, 1, 1, 1, 0])
+    shares = np.array([0.9, 0.7, 0.5, 0.4, 0.6, 0.6, 0.6, 0.6, 0.9])
+
+    hits = generator.binomial(sizes, shares, size=(8000, len(sizes)))
+    means = (100 * hits[:, :-1] / sizes[:-1]).mean(axis=1)
+    errors = np.array([class_mean_standard_error(row, sizes) for row in hits])
+
+    # Its square is unbiased; the spread of 8,000 repetitions is known to 0.8 percent of itself.
+    assert np.sqrt((errors**2).mean()) == pytest.approx(means.std(), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "error"),
+    [
+        ([8, 5], [10, 10], 50 * (0.16 / 9 + 0.25 / 9) ** 0.5),
+        ([0, 1], [1, 1], 50 * (2 * 0.5) ** 0.5),  # their spread: a sample variance of 1/2 each
+        ([5, 1, 0], [10, 1, 0], 50 * (0.25 / 9 + 0.25) ** 0.5),
+        ([10, 10], [10, 10], 0.0),
+    ],
+)
+def test_the_class_means_standard_error_worked_out_on_paper(correct, total, error):
+    assert class_mean_standard_error(correct, total) == pytest.approx(error)
+
+
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 99))
+def test_on_a_balanced_split_the_mean_class_is_the_overall_accuracy_to_the_bit(
+    num_classes, images, seed
+):
+    correct = np.random.default_rng(seed).integers(0, images + 1, num_classes)
+    total = np.full(num_classes, images)
+
+    result = accuracies(correct, total, np.ones(num_classes, int))
+
+    assert result["class_mean"] == result["overall"]
 
 
 def test_the_meter_gives_shares_of_the_images_of_each_group():

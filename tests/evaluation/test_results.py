@@ -3,6 +3,7 @@ import json
 import pytest
 
 from fastssd.errors import DataError
+from fastssd.evaluation.figures import learning_curves
 from fastssd.evaluation.results import read_metrics, read_run
 
 
@@ -63,7 +64,9 @@ def test_a_row_that_cannot_be_is_a_data_error(run, make, changes, problem):
         read_run(run)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"train_counts": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"train_counts": "x"}', "[" * 100_000, "9" * 5000]
+)
 def test_a_damaged_result_is_a_data_error(run, text):
     (run / "ce" / "result.json").write_text(text)
 
@@ -102,13 +105,70 @@ def test_a_last_line_cut_by_a_kill_is_left_out(tmp_path, make):
     assert len(read_metrics(path).train) == 1
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"kind": "train"}', '{"kind": "else", "step": 1}'])
+@pytest.mark.parametrize("line", ["{", "[]", "1", "9" * 5000, '{"kind": "else", "step": 1}'])
 def test_a_damaged_line_is_named(tmp_path, make, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(make.train_line(1, 1.0)) + f"\n{line}\n")
 
     with pytest.raises(DataError, match="line 2 is not a line of metrics"):
         read_metrics(path)
+
+
+def broken_at(entry, keys, value):
+    """Return a copy with another value at a path of keys, or without the key."""
+    key, *rest = keys
+    copy = dict(entry)
+    if rest:
+        copy[key] = broken_at(entry[key], rest, value)
+    elif value is ABSENT:
+        del copy[key]
+    else:
+        copy[key] = value
+    return copy
+
+
+ABSENT = object()
+NEEDED = [
+    ("train", ("kind",)),
+    ("train", ("step",)),
+    ("train", ("losses",)),
+    ("train", ("losses", "classification")),
+    ("train", ("accuracy",)),
+    ("train", ("accuracy", "classification")),
+    ("train", ("accuracy", "classification", "overall")),
+    ("evaluation", ("step",)),
+    ("evaluation", ("split",)),
+    ("evaluation", ("heads",)),
+    ("evaluation", ("heads", "classifier")),
+    ("evaluation", ("heads", "classifier", "overall")),
+]
+
+
+@pytest.mark.parametrize(("kind", "keys"), NEEDED, ids=str)
+def test_a_line_with_a_broken_key_is_named(tmp_path, make, kind, keys):
+    entry = make.train_line(5, 1.0) if kind == "train" else make.evaluation_line(5, 40.0)
+    path = tmp_path / "metrics.jsonl"
+    values = [True, [], {"a": []}, 10**400]
+    # A number may be absent or null, as that of a group without classes.
+    values += [ABSENT, None] if len(keys) == 1 else []
+    values += [] if keys == ("split",) else ["5"]
+    for value in values:
+        path.write_text(json.dumps(broken_at(entry, keys, value)) + "\n")
+
+        with pytest.raises(DataError, match="line 1 is not a line of metrics"):
+            read_metrics(path)
+
+
+def test_whatever_numbers_are_absent_or_wild_can_be_drawn(tmp_path, make):
+    path = tmp_path / "metrics.jsonl"
+    entries = [
+        broken_at(make.train_line(step, 1.0), ("losses", "classification"), value)
+        for step, value in enumerate([ABSENT, None, -1, 1e300, float("inf"), float("nan")])
+    ]
+    entries += [broken_at(make.evaluation_line(9, 1.0), ("heads", "classifier"), {})]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+    learning_curves({"stage": read_metrics(path)})
 
 
 def test_a_stage_without_metrics_has_none(tmp_path):

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from fastssd.methods.posthoc.registry import POSTHOC
 
 from fastssd.errors import ConfigError
 from fastssd.methods.posthoc import features as features_module
 from fastssd.methods.posthoc.features import FeatureSet
-from fastssd.methods.posthoc.registry import POSTHOC
 from fastssd.models.heads import CosineHead, LinearHead
 
 CLASSES, WIDTH = 5, 7

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from fastssd.runtime.jobs import jobs_of
 
 from fastssd.errors import ConfigError
 from fastssd.models.backbones import build_backbone
 from fastssd.runtime.check import check_repeatable, check_run
-from fastssd.runtime.jobs import jobs_of
 
 
 def check(made) -> None:

@@ -21,6 +21,9 @@ ROW = {
     "few": None,
     "overall": 61.25,
     "standard_error": 2.567,
+    "class_mean": 61.25,
+    "class_mean_standard_error": 2.5,
+    "images_per_class": [36, 36],
 }
 
 
@@ -64,7 +67,8 @@ def everything(console):
     console.warning("slow disk")
     console.stage_started("1-features", epochs=3, steps_per_epoch=100)
     progress(console, 250)
-    console.evaluated("val", {"classifier": {"overall": 40.0, "many": 50.0, "few": None}})
+    groups = {"overall": 40.0, "class_mean": 38.25, "many": 50.0, "few": None}
+    console.evaluated("val", {"classifier": groups})
     console.stage_finished(83.4)
     console.table([ROW])
     console.close()
@@ -82,7 +86,7 @@ def test_every_event_is_a_plain_line_where_there_is_no_terminal():
         "1-features: 3 epochs of 100 steps",
         "1-features  epoch 3/3  step 250/300  ? left  loss: classification 1.235, rotation 0.5  "
         "accuracy: overall 41.3%  lr 0.1  5,234 images/s  data wait 0.3%",
-        "1-features  val, classifier: 40.0% (many 50.0, few -)",
+        "1-features  val, classifier: class mean 38.2% (all 40.0, many 50.0, few -)",
         "1-features: done in 1 min 23 s",
     ]
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
@@ -95,11 +99,24 @@ def test_the_plain_table_lines_up_and_says_size_and_standard_error():
 
     text = stream.getvalue()
     header, rule, *rows = text.splitlines()[1:5]
-    assert header.split() == ["Method", "Many", "Medium", "Few", "All", "+/-", "Checkpoint"]
+    assert header.split()[:6] == ["Method", "Many", "Medium", "Few", "All", "+/-"]
     assert {len(line) for line in (header, rule, *rows)} == {len(header)}
-    assert rows[0].split()[2:] == ["90.0", "55.5", "-", "61.2", "2.57", "last"]
+    assert rows[0].split()[2:] == ["90.0", "55.5", "-", "61.2", "2.57", "61.2", "last"]
     assert "360 test images" in text
     assert "standard error" in text
+
+
+@pytest.mark.parametrize(("columns", "has_box"), [(78, False), (110, True)])
+def test_a_narrow_terminal_cuts_no_number(terminal, monkeypatch, columns, has_box):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = [ROW, ROW | {"checkpoint": "best"}]
+
+    Console(enabled=True, stream=terminal).table(rows)
+
+    lines = terminal.getvalue().splitlines()
+    assert all(any(text in line for line in lines) for text in ("(last)", "(best)", "2.57"))
+    assert ("\u2502" in terminal.getvalue()) is has_box
+    assert "\u2026" not in terminal.getvalue()
 
 
 def test_each_plain_line_is_flushed_when_it_is_written():
@@ -121,7 +138,7 @@ def test_line_ends_and_escapes_of_a_message_cannot_break_its_line():
 
     Console(enabled=True, stream=stream).message("a\nb\x1b[31mc\rd")
 
-    assert stream.getvalue() == "a b [31mc d\n"
+    assert stream.getvalue() == "a\\nb\\x1b[31mc\\rd\n"
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -156,7 +173,7 @@ def test_a_terminal_shows_the_same_facts_below_the_lines(terminal):
         "accuracy: overall 41.3%",
         "5,234 images/s  data wait 0.3%",
         "83%",
-        "val, classifier: 40.0%",
+        "val, classifier: class mean 38.2%",
         "done in 1 min 23 s",
         "SSD III-soft",
         "360 test images",

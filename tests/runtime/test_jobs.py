@@ -1,9 +1,9 @@
 from dataclasses import replace
 
 import pytest
+from fastssd.runtime.jobs import jobs_of
 
 from fastssd.config import AugmentConfig, Config, DataConfig
-from fastssd.runtime.jobs import jobs_of
 
 CONFIG = Config(output="run", data=DataConfig(path="data"), augment=AugmentConfig(size=8))
 

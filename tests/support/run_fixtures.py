@@ -61,8 +61,9 @@ def context(
 @pytest.fixture
 def plant() -> Callable[..., None]:
     """Return what leaves stages with weights, as if trained: random ones, BatchNorm included."""
-    from fastssd.runtime.build import prepare
     from fastssd.runtime.jobs import jobs_of
+
+    from fastssd.runtime.build import prepare
     from fastssd.training.checkpoints import save_weights
 
     def leave(context: Context, *folders: str) -> None:

@@ -115,6 +115,10 @@ def test_room_is_reserved_at_once_and_a_full_disk_says_what_is_needed(tmp_path, 
     with pytest.raises(DataError, match=r"table of 606 bytes has no room .* frozen\.store"):
         files.create()
     assert not any(files.directory.glob("*.npy"))
+    larger = TableFiles(tmp_path / "larger", [IDS], num_rows=2**60, block_rows=4)
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: pytest.fail("took what there was"))
+    with pytest.raises(DataError, match=r"has no room .* [1-9][0-9,]* bytes free"):
+        larger.create()
 
 
 def test_a_file_system_that_reserves_nothing_still_gets_a_table(tmp_path, monkeypatch):

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from fastssd.tables.wanted import teacher_store
 
 from fastssd.config import FrozenConfig
 from fastssd.errors import ConfigError, DataError
 from fastssd.losses.distillation import distillation_loss
 from fastssd.runtime.build import prepare, trained_stage
-from fastssd.tables.wanted import teacher_store
 
 FLOAT32 = "frozen.dtype=float32"
 
