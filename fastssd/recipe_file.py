@@ -107,9 +107,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         config = schema.read(tree, Config, key="", where=str(path))
     except ConfigError as error:
-        problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
+        problems += error.args
+    schema.refuse(problems)
     if budgets:
         values = {field: getattr(config, field) for field in config.__dataclass_fields__}
         config = Config(**{**values, "budgets": {**config.budgets, **budgets}})
@@ -230,6 +229,8 @@ def _split_overrides(
     theirs: Tree = {}
     sections = schema.keys_of(Config)
     for text in overrides:
+        if len(problems) > 30:
+            break
         key, equals, value = text.partition("=")
         key, origin = key.strip(), f"argument '{shortened(text)}'"
         if not equals or not key:
@@ -461,8 +462,7 @@ def _check_names(options: Tree, asked: Iterable[_Asked], path: Path) -> None:
                 f"{origin_of(block, str(path))}: {key} is neither a key of a recipe nor of a "
                 f"method{nearest(name, [*schema.keys_of(Config), *sorted(known)])}"
             )
-    if problems:
-        raise ConfigError("\n".join(problems))
+    schema.refuse(problems)
 
 
 def described(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 from fastssd.core.tree import Leaf, Tree, leaves, nearest, origin_of, plain
@@ -18,6 +18,7 @@ from fastssd.errors import ConfigError
 
 Settings = TypeVar("Settings")
 _LARGEST = 2**63
+_MAX_PROBLEMS = 30
 
 
 class Kinds(Protocol):
@@ -73,9 +74,19 @@ def read(tree: Tree, settings: type[Settings], *, key: str, where: str) -> Setti
     """
     problems: list[str] = []
     result = _block(tree, settings, key, where, problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
+    refuse(problems)
     return cast(Settings, result)
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise one ConfigError of all problems, if there are any.
+
+    Of thousands a few are told: looking up what is nearest to each would help nobody.
+    """
+    if len(problems) > _MAX_PROBLEMS:
+        raise ConfigError(*problems[:_MAX_PROBLEMS], "and more; the rest was not looked at")
+    if problems:
+        raise ConfigError(*problems)
 
 
 def keys_of(settings: type) -> dict[str, dataclasses.Field[Any]]:
@@ -128,7 +139,11 @@ def _dotted(key: str, name: str) -> str:
 def _block(tree: Tree, settings: type, key: str, where: str, problems: list[str]) -> Any:  # noqa: ANN401
     before = len(problems)
     fields, hints = keys_of(settings), typing.get_type_hints(settings)
-    for name in tree.keys() - fields.keys():
+    for name in tree:
+        if name in fields:
+            continue
+        if len(problems) > _MAX_PROBLEMS:
+            return None
         origin = origin_of(tree[name], where)
         problems.append(f"{origin}: {_unknown(_dotted(key, name), name, key, fields)}")
     values = {}

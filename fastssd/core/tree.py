@@ -207,14 +207,12 @@ def _tree(node: yaml.MappingNode, path: Path) -> Tree:
         origin = f"{path}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode) or key_node.tag in _NO_KEYS:
             raise ConfigError(f"{origin}: a key that is not text is no key: put it in quotes")
+        _value(key_node, path)
         value: Leaf | Tree
         if isinstance(value_node, yaml.MappingNode):
             value = _tree(value_node, path)
         else:
-            try:
-                value = Leaf(_value(value_node, path), origin)
-            except (yaml.YAMLError, ValueError) as error:
-                raise ConfigError(f"{origin}: not YAML: {shortened(_said(error))}") from error
+            value = Leaf(_value(value_node, path), origin)
         put(tree, str(key_node.value), value, origin)
     return tree
 
@@ -225,4 +223,7 @@ def _value(node: yaml.Node, path: Path) -> Any:  # noqa: ANN401 - what YAML can 
             _tree(item, path) if isinstance(item, yaml.MappingNode) else _value(item, path)
             for item in node.value
         ]
-    return bounded_yaml.constructed(node)
+    try:
+        return bounded_yaml.constructed(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not YAML: {shortened(_said(error))}") from error

@@ -114,11 +114,13 @@ class BalancedNetwork(nn.Module):
     def for_table(self, holds: str) -> "BalancedNetwork":
         """Return what is left to do where a table holds the network's answers.
 
+        Nothing, where those of a `topk` table are the balanced network's own.
+
         Args:
-            holds: `logits`, `features` or `topk`; the last are the balanced network's own.
+            holds: `logits`, `features` or `topk`.
         """
-        if self.frozen is None or holds == "topk":
-            return BalancedNetwork(None)
+        if self.frozen is None:
+            return self
         head = self.frozen.head if holds == "features" and self.classifier is None else None
         return BalancedNetwork(None, scale=self.scale, classifier=self.classifier, head=head)
 

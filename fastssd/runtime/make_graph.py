@@ -376,9 +376,8 @@ def _read(block: _Block, kind: str, declared: type[MethodOptions]) -> tuple[Stag
         try:
             found.append(schema.read(values, wanted, key=block.key, where=block.origin))
         except ConfigError as error:
-            problems.append(str(error))
-    if problems:
-        raise ConfigError("\n".join(problems))
+            problems += error.args
+    schema.refuse(problems)
     keys, options = found
     return keys, options
 
