@@ -39,13 +39,13 @@ def test_one_process_exchanges_nothing():
 TWO_PROCESSES = """
 import torch, torch.distributed as dist
 from torch import nn
-from fastssd.config import FeaturesConfig
 from fastssd.augment.augmentation import AugmentedViews
 from fastssd.data.draws import Draws
 from fastssd.models.backbones import build_backbone
 from fastssd.core import collectives
 from fastssd.methods.batch import Batch
-from fastssd.methods.supervised import InstanceStage
+from fastssd.methods.options import InstanceOptions
+from fastssd.methods.tasks.instance import Instance
 
 dist.init_process_group("gloo")
 assert collectives.num_processes() == 2
@@ -65,31 +65,31 @@ assert layers[0].running_mean.tolist() == [2, 2] and layers[2][0].running_var.to
 assert layers[0].running_var.tolist() == [1, 1]
 
 # Shuffled or not, each query gets its own key, and both queues hold the same.
-def stage(shuffle):
-    backbone = build_backbone("plaincnn", seed=0)
-    config = FeaturesConfig(task="instance", queue=16, embedding=8, batch_size=8,
-                            shuffle_keys=shuffle)
-    return InstanceStage(backbone, nn.Linear(backbone.width, 3), config=config, seed=0)
+backbone = build_backbone("plaincnn", seed=0)
+def task(shuffle):
+    options = InstanceOptions(queue=16, embedding=8, shuffle_keys=shuffle)
+    return Instance(options, backbone, seed=0)
 
 images = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 keys = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 share = slice(4 * rank, 4 * rank + 4)
-stages = {shuffle: stage(shuffle) for shuffle in (True, False)}
+tasks = {shuffle: task(shuffle) for shuffle in (True, False)}
 dealt = []
-for one in stages.values():
+for one in tasks.values():
     one.encoder.register_forward_pre_hook(lambda module, inputs: dealt.append(inputs[0]))
     for step in range(3):
         view = keys.roll(step, 0)[share].to(memory_format=torch.channels_last)
         labels = torch.arange(8)[share] % 3
-        one(Batch(draws=None, labels=labels, views=AugmentedViews(query=images[share], key=view)))
-        one.after_step()
-torch.testing.assert_close(stages[True].queue.keys, stages[False].queue.keys, atol=1e-6, rtol=0)
-assert stages[True].queue.pointer == 24 % 16
-assert torch.equal(collectives.gathered(stages[True].queue.keys[None]),
-                   stages[True].queue.keys.expand(2, -1, -1))
+        views = AugmentedViews(query=images[share], key=view)
+        one(backbone, Batch(draws=None, labels=labels, views=views))
+        one.after_step(backbone)
+torch.testing.assert_close(tasks[True].queue.keys, tasks[False].queue.keys, atol=1e-6, rtol=0)
+assert tasks[True].queue.pointer == 24 % 16
+assert torch.equal(collectives.gathered(tasks[True].queue.keys[None]),
+                   tasks[True].queue.keys.expand(2, -1, -1))
 # The last batch, at the slots it must be in: rank 0's images first.
-expected = stages[True].encoder(keys.roll(2, 0)).detach()
-torch.testing.assert_close(stages[True].queue.keys[:8], expected, atol=1e-5, rtol=0)
+expected = tasks[True].encoder(keys.roll(2, 0)).detach()
+torch.testing.assert_close(tasks[True].queue.keys[:8], expected, atol=1e-5, rtol=0)
 foreign = [not any(torch.equal(image, own) for own in keys[share]) for image in dealt[0]]
 assert any(foreign), "no key was dealt to the other process"
 assert all(torch.equal(a, b) for a, b in zip(dealt[3], keys[share]))
