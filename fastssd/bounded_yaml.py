@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from fastssd.reading import open_regular
+
 MAX_BYTES = 2**18
 """Of a file. A recipe has some thousand."""
 MAX_VALUES = 10_000
@@ -30,7 +32,7 @@ def read(path: Path) -> tuple[Any, list[str]]:
         ValueError: If it is not UTF-8, or too long.
         yaml.YAMLError: If it is not YAML, or goes beyond the bounds of this module.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES:,} bytes")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fastssd.errors import DataError
 from fastssd.files import write_atomically
+from fastssd.reading import check_regular, parse_json
 
 WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}
 """Files of a stage's folder: after its last epoch, and at its best on the validation split."""
@@ -53,7 +54,7 @@ def check_file(path: Path) -> dict[str, Any]:
     """
     _, header = _read(path)
     try:
-        progress: dict[str, Any] = json.loads(header.get("progress", "{}"))
+        progress: dict[str, Any] = parse_json(header.get("progress", "{}"), dict)
     except ValueError as error:
         raise DamagedError(f"{path}: not a checkpoint ({error!r}); {_REMEDY}") from error
     return progress
@@ -107,11 +108,11 @@ def load_checkpoint(
     """
     tensors, header = _read(path)
     try:
-        saved = json.loads(header["optimizer"])
-        progress = json.loads(header["progress"])
+        saved = parse_json(header["optimizer"], dict)
+        progress: dict[str, Any] = parse_json(header["progress"], dict)
         state = {int(index): dict(values) for index, values in saved["numbers"].items()}
         groups = saved["groups"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedError(f"{path}: not a checkpoint ({error!r}); {_REMEDY}") from error
     _load_state(path, module, _below(_MODEL, tensors))
     for name, value in _below(_OPTIMIZER, tensors).items():
@@ -168,10 +169,11 @@ def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> No
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header: dict[str, str] = file.metadata() or {}
-        seal = json.loads(header.pop(_SEAL, "{}"))
+        seal = parse_json(header.pop(_SEAL, "{}"), dict)
         place, digest = seal.get("file"), seal.get("sha256")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         # A header that is damaged may name anything for a type or a shape.

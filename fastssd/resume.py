@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fastssd.checkpoints import DamagedError, check_file, load_checkpoint, save_checkpoint
 from fastssd.errors import DataError
 from fastssd.files import sync, sync_folder, writing
+from fastssd.reading import open_regular, reading
 
 CHECKPOINT = "checkpoint.safetensors"
 METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
@@ -29,6 +30,7 @@ _GENERATIONS = (_NEXT, CHECKPOINT, _PREVIOUS)
 """From the newest. The first is there only where a process was killed as it took its place."""
 _NONE_IS_WHOLE = len(_GENERATIONS) + 1
 _STATISTICS = ("running_mean", "running_var")
+_READ_BYTES = 1 << 22
 _BUFFER, _WINDOW = "buffer.", "window."
 
 
@@ -266,5 +268,11 @@ def _statistics(stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _length_and_sum(path: Path, length: int | None = None) -> tuple[int, int]:
     """Return the length and CRC-32 of a file, or of its beginning; a missing one is empty."""
-    content = path.read_bytes()[:length] if path.exists() else b""
-    return len(content), zlib.crc32(content)
+    num_bytes, checksum = 0, 0
+    if path.exists():
+        with reading(path), open_regular(path) as file:
+            left = os.fstat(file.fileno()).st_size if length is None else length
+            while part := file.read(min(left - num_bytes, _READ_BYTES)):
+                num_bytes += len(part)
+                checksum = zlib.crc32(part, checksum)
+    return num_bytes, checksum

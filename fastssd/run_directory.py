@@ -13,6 +13,7 @@ from pathlib import Path
 from fastssd.config import Config
 from fastssd.errors import ConfigError, DataError
 from fastssd.files import remove_partial, write_atomically
+from fastssd.reading import parse_json, read_bytes, value_at
 from fastssd.recipe_file import differences, load_config, to_yaml
 from fastssd.untrusted import error_for_terminal
 
@@ -143,10 +144,9 @@ class Status:
 
     def _state(self) -> str | None:
         try:
-            state: str | None = json.loads(self._path.read_text(encoding="utf-8"))["state"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return value_at(parse_json(read_bytes(self._path), dict), "state", str)
+        except (OSError, ValueError):
             return None
-        return state
 
     def _write(self, state: str, *, exit_code: int | None = None, error: str | None = None) -> None:
         content = {"state": state, "stage": self._stage, "error": error, "exit_code": exit_code}

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import io
+import os
 import signal
 import sys
 import time
@@ -237,4 +238,9 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code:
+        # A thread may be held by the system or a decoder: Python would wait for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -10,11 +10,13 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fastssd.data.draws import Int64
+from fastssd.reading import read_bytes, read_json_lines, reading, value_at
+
+_REMEDY = "remove the line"
 
 
 def successors(labels: Int64, sample: int) -> Iterator[int]:
@@ -39,7 +41,7 @@ class Damage:
         self._path = path
         self._warn = warn
         self._lock = threading.Lock()
-        self._known = {(entry["split"], entry["sample"]) for entry in _entries(path)}
+        self._known = _noted(path)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -73,12 +75,17 @@ class Damage:
         )
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """Return a file's whole lines; one that a kill cut short is taken off."""
+def _noted(path: Path) -> set[tuple[str, int]]:
+    """Return split and sample of a file's whole lines; one that a kill cut short is taken off."""
     if not path.exists():
-        return []
-    content = path.read_bytes()
+        return set()
+    with reading(path):
+        content = read_bytes(path)
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         path.write_bytes(whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    known = set()
+    for number, entry in enumerate(read_json_lines(path, dict, remedy=_REMEDY), start=1):
+        with reading(f"{path}, line {number}", _REMEDY):
+            known.add((value_at(entry, "split", str), value_at(entry, "sample", int)))
+    return known

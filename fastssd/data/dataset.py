@@ -1,6 +1,5 @@
 """Opening a dataset directory: `meta.json` and the splits, checked against each other."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,15 @@ from fastssd.data.storage.formats import STORAGES
 from fastssd.data.storage.storage import Int32, Storage
 from fastssd.errors import ConfigError, DataError
 from fastssd.files import check_seal
+from fastssd.reading import read_json, read_json_lines
 
 Int64 = NDArray[np.int64]
 
 META_FILE = "meta.json"
 LAYOUT_VERSION = 1
+
+_KEYS = {"layout": int, "name": str, "format": str, "classes": list, "splits": dict}
+_REMEDY = "convert the dataset again"
 
 
 class Split:
@@ -66,9 +69,8 @@ class Split:
         """
         if self._names is None:
             try:
-                lines = self.names_file.read_text(encoding="utf-8").splitlines()
-                self._names = [str(json.loads(line)) for line in lines]
-            except (OSError, ValueError):
+                self._names = read_json_lines(self.names_file, str, remedy=_REMEDY)
+            except DataError:
                 self._names = []
         if 0 <= sample < len(self._names):
             return self._names[sample]
@@ -178,43 +180,30 @@ def open_dataset(path: str | Path) -> Dataset:
             f"{path}: not a dataset directory: it has no {META_FILE}; make one with "
             "`python tools/convert_dataset.py SOURCE OUT`"
         )
-    try:
-        meta = json.loads(meta_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{meta_file}: cannot be read ({error}); convert the dataset again") from (
-            error
+    meta = read_json(meta_file, _KEYS, remedy=_REMEDY)
+    problem = _meta_problem(meta)
+    if problem:
+        raise DataError(f"{meta_file}: {problem}; {_REMEDY}")
+    if meta["format"] not in STORAGES:
+        raise DataError(
+            f"{meta_file}: the format {meta['format']!r} is not known to this version of fastssd, "
+            f"which reads {', '.join(STORAGES)}"
         )
-    _check_meta(meta, meta_file)
     try:
         check_seal(meta)
     except ValueError as error:
-        raise DataError(f"{meta_file}: {error}; convert the dataset again") from error
+        raise DataError(f"{meta_file}: {error}; {_REMEDY}") from error
     return Dataset(path, meta)
 
 
-def _check_meta(meta: Any, file: Path) -> None:  # noqa: ANN401 - whatever JSON holds
-    problem = _meta_problem(meta)
-    if problem:
-        raise DataError(f"{file}: {problem}; convert the dataset again")
-    if meta["format"] not in STORAGES:
-        raise DataError(
-            f"{file}: the format {meta['format']!r} is not known to this version of fastssd, "
-            f"which reads {', '.join(STORAGES)}"
-        )
-
-
-def _meta_problem(meta: Any) -> str | None:  # noqa: ANN401
-    if not isinstance(meta, Mapping):
-        return "it holds no JSON object"
-    expected = {"layout": int, "name": str, "format": str, "classes": list, "splits": dict}
-    for key, kind in expected.items():
-        if not isinstance(meta.get(key), kind):
-            return f"{key!r} is missing or not of type {kind.__name__}"
+def _meta_problem(meta: Mapping[str, Any]) -> str | None:
     if meta["layout"] != LAYOUT_VERSION:
         return f"layout {meta['layout']} where {LAYOUT_VERSION} is expected"
     if not meta["classes"] or not all(isinstance(name, str) for name in meta["classes"]):
         return "'classes' holds no names"
     for split, entry in meta["splits"].items():
+        if Path(split).name != split:
+            return f"{split!r} is no name of a split"
         if not isinstance(entry, Mapping):
             return f"split {split!r} is not an object"
         per_class = entry.get("per_class")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastssd.data.draws import Int64
 from fastssd.errors import DataError
 from fastssd.files import sync_folder, writing
+from fastssd.reading import open_regular
 
 LOGITS, FEATURES, IDS, REST = "logits", "features", "ids", "rest"
 """Columns that tables may have."""
@@ -120,7 +121,7 @@ class TableFiles:
         for column in self.columns:
             path = self.path(column)
             try:
-                with path.open("rb") as file:
+                with open_regular(path) as file:
                     header = file.read(HEADER_BYTES)
                     size = os.fstat(file.fileno()).st_size
             except OSError as error:
@@ -166,7 +167,7 @@ class TableFiles:
     def _checksum(self, column: Column, block: int) -> str:
         left = len(self.rows(block)) * column.row_bytes
         checksum = 0
-        with self.path(column).open("rb", buffering=0) as file:
+        with open_regular(self.path(column)) as file:
             file.seek(self._offset(column, block))
             while left:
                 part = file.read(min(left, _READ_BYTES))
@@ -218,7 +219,7 @@ class MappedColumn:
 
     def __init__(self, path: Path, column: Column, num_rows: int) -> None:
         self.name = column.name
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Rows are read in no order: what the kernel would read around each is of no use.
         self._map.madvise(mmap.MADV_RANDOM)

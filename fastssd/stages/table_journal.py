@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from fastssd.files import write_atomically
-from fastssd.stages.table_files import Checksums
+from fastssd.reading import parse_json, read_bytes, reading, value_at
+from fastssd.stages.table_files import REMEDY, Checksums
 
 _PATTERN = "blocks-*.jsonl"
 _EARLIER = "blocks-earlier.jsonl"
@@ -53,17 +54,16 @@ def read_journals(directory: Path, num_blocks: int) -> Finished:
     """Return what all journals say; lines that a kill has cut, or that say nothing, are no help."""
     finished: Finished = {}
     for path in sorted(directory.glob(_PATTERN)):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with reading(path, REMEDY):
+            lines = read_bytes(path).splitlines()
+        for line in lines:
             try:
-                entry = json.loads(line)
-                block, checksums = entry["block"], entry["crc32"]
-            except (ValueError, TypeError, KeyError, RecursionError):
+                entry = parse_json(line, dict)
+                block, checksums = value_at(entry, "block", int), value_at(entry, "crc32", dict)
+            except ValueError:
                 continue
-            if (
-                isinstance(block, int)
-                and 0 <= block < num_blocks
-                and isinstance(checksums, dict)
-                and all(isinstance(value, str) for value in checksums.values())
+            if 0 <= block < num_blocks and all(
+                isinstance(value, str) for value in checksums.values()
             ):
                 finished[block] = checksums
     return finished

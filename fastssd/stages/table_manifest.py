@@ -8,6 +8,7 @@ from typing import Any
 
 from fastssd.errors import DataError
 from fastssd.files import write_atomically
+from fastssd.reading import read_json, reading
 from fastssd.stages.table_files import FEATURES, IDS, LOGITS, REMEDY, REST, Column
 
 MANIFEST, UNFINISHED = "manifest.json", "unfinished.json"
@@ -36,13 +37,10 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DataError: If it is missing, damaged or altered.
     """
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a readable manifest ({error}); {REMEDY}") from error
-    if not isinstance(manifest, dict) or _DIGEST not in manifest:
-        raise DataError(f"{path}: not the manifest of a table; {REMEDY}")
-    if manifest.pop(_DIGEST) != _digest(manifest):
+    manifest: Manifest = read_json(path, {_DIGEST: str}, remedy=REMEDY)
+    with reading(path, REMEDY):  # what can be read may still be nested too deep for its digest
+        altered = manifest.pop(_DIGEST) != _digest(manifest)
+    if altered:
         raise DataError(f"{path}: damaged or altered: its digest is of another content; {REMEDY}")
     if not _is_complete(manifest, finished=path.name == MANIFEST):
         raise DataError(f"{path}: of another version of fastssd, or of no table; {REMEDY}")

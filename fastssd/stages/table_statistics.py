@@ -13,6 +13,7 @@ from torch import Tensor
 from fastssd import keyed
 from fastssd.errors import DataError
 from fastssd.models.heads import build_head
+from fastssd.reading import check_regular
 from fastssd.stages.table_files import FEATURES, IDS, LOGITS, REST, TableFiles
 from fastssd.stages.table_manifest import Manifest
 
@@ -59,6 +60,7 @@ class Balancing:
         if not weights.exists():
             return
         try:
+            check_regular(weights)
             with safe_open(weights, framework="pt") as file:
                 names = list(file.keys())
                 if _SCALE in names:

@@ -18,6 +18,10 @@ from fastssd.data.jpeg_rewrite import UNCHECKED, Transcoded, transcode
 from fastssd.data.storage.image import StoredImage
 
 RESTART, KEPT, AS_PIXELS = (Encoding(jpeg=choice) for choice in ("restart", "keep", "raw"))
+NO_KIND = (
+    "it is none of the image files that are read: "
+    "JPEG, PNG, WEBP, GIF, BMP, PPM, TIFF, AVIF, JPEG2000"
+)
 SMALLER = Encoding(jpeg="restart", limit=Limit(max_side=40, quality=80))
 
 
@@ -127,6 +131,15 @@ def test_a_rewriter_that_changes_pixels_is_found_and_the_image_is_told(
         encode_all(contents, RESTART, [VERIFY_EVERY - 1, VERIFY_EVERY, VERIFY_EVERY + 1])
 
 
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_progressive_file_of_many_scans_is_not_decoded(picture, encoded, monkeypatch, mode):
+    monkeypatch.setattr("fastssd.data.jpeg_header.MAX_SCANS", 2)
+    monkeypatch.setattr("fastssd.data.encode.decode_file", None)
+    for how in (KEPT, AS_PIXELS, RESTART):
+        with pytest.raises(ValueError, match="it has more than 2 scans, each a pass"):
+            encode(encoded(picture(21, 34), mode=mode, progressive=True), how)
+
+
 @pytest.mark.kernels
 def test_images_of_all_kinds_in_one_call_come_back_in_order(picture, encoded):
     contents = [
@@ -144,7 +157,7 @@ def test_images_of_all_kinds_in_one_call_come_back_in_order(picture, encoded):
     kinds = [r if isinstance(r, str) else (r.image.mode, r.height, r.width) for r in results]
     assert kinds == [
         ("jpeg", 21, 34),
-        "it is not an image file of a known kind",
+        NO_KIND,
         ("jpeg", 40, 22),
         ("raw", 8, 9),
         ("raw", 20, 30),
@@ -164,7 +177,7 @@ def test_a_truncated_png_is_refused(picture, encoded):
 
 
 def test_garbage_is_refused_with_a_reason_for_a_person():
-    with pytest.raises(ValueError, match="not an image file of a known kind"):
+    with pytest.raises(ValueError, match=NO_KIND):
         encode(b"hello world" * 20, KEPT)
 
 
@@ -319,7 +332,9 @@ def test_any_damage_gives_pixels_or_a_reason(data, kind):
 
 
 def test_a_picture_that_unpacks_to_gigabytes_is_refused():
-    with pytest.raises(ValueError, match="decompression bomb"):
+    with pytest.raises(
+        ValueError, match=r"too many pixels, more than 134,217,728: .* --max-pixels"
+    ):
         encode(png(60_000, 60_000, 8, 2, b""), KEPT)
 
 

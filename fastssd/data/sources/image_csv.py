@@ -11,9 +11,11 @@ from fastssd.data.sources.parts import find_parts, is_part, training_file
 from fastssd.data.sources.source import TRAIN, OpenedSource, SourceOptions
 from fastssd.data.sources.split_names import USUAL, usual_split
 from fastssd.errors import ConfigError, DataError
+from fastssd.reading import open_text
 
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path")
 LABEL_COLUMNS = ("label", "class", "category", "target", "label_id", "class_id", "category_id")
+_MAX_COLUMNS = 1000
 _SPLIT_COLUMNS = ("split", "set", "partition", "subset")
 _SUFFIX = ".csv"
 
@@ -86,9 +88,11 @@ def _read(
     within = within_root(root)
     listings: dict[str, Listing] = {split: Listing(str(path), within)}
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open_text(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or ())
+            if len(columns) > _MAX_COLUMNS:  # the reader fills every short row up to as many
+                raise DataError(f"{path}: has {len(columns):,} columns, more than {_MAX_COLUMNS:,}")
             image = choose_column(
                 columns,
                 options.image_column,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastssd.errors import DataError
+from fastssd.reading import read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class FileSplit:
     root: Path
 
     def read(self, row: int) -> bytes:
-        return (self.root / self.names[row]).read_bytes()
+        return read_bytes(self.root / self.names[row])
 
     def missing(self, rows: NDArray[np.int64]) -> Sequence[str]:
         # Folder by folder: asking for each of a million files takes minutes on a network disk.

@@ -14,6 +14,7 @@ from fastssd.data.sources.parts import find_parts, is_part, training_file
 from fastssd.data.sources.rows import Within
 from fastssd.data.sources.source import OpenedSource, SourceOptions
 from fastssd.errors import ConfigError, DataError
+from fastssd.reading import open_text
 
 _SUFFIX = ".txt"
 
@@ -64,7 +65,7 @@ def read_list(path: Path, root: Path) -> Listing:
     listing = Listing(str(path), within_root(root))
     try:
         # File names are bytes; those that are not UTF-8 must reach the file system unchanged.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        with open_text(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             for number, line in enumerate(file, 1):
                 parts = line.rsplit(None, 1)
                 if len(parts) == 2:

@@ -14,6 +14,7 @@ from fastssd.data.sources.inaturalist import open_inaturalist
 from fastssd.data.sources.listing import Listing
 from fastssd.data.sources.source import TEST, TRAIN, VAL, OpenedSource, SourceOptions
 from fastssd.errors import ConfigError, DataError
+from fastssd.reading import read_bytes, reading
 
 _CIFAR_LT = re.compile(r"(cifar100?)(?:_lt)?_(?:ir|if)?(\d+)")
 
@@ -232,7 +233,8 @@ def _open_lists(
 
 
 def _identity_note(path: Path, blobs: Sequence[str]) -> list[str]:
-    content = path.read_bytes()
+    with reading(path):
+        content = read_bytes(path)
     # Not for security: the name that git gives a file's content.
     digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     if digest[:8] in blobs:

@@ -13,6 +13,11 @@ UInt8 = NDArray[np.uint8]
 JPEG = "jpeg"
 RAW = "raw"
 
+MAX_PIXELS = 1 << 28
+"""Pixels of the largest image that the decoders of training take."""
+USUAL_PIXELS = 1 << 27
+"""Pixels of the largest image that is converted unless the user says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
