@@ -14,7 +14,7 @@ from PIL.ExifTags import Base
 from fastssd.data.decode.shrink import Limit, shrink
 from fastssd.data.decode.torchvision_decoder import decode_pixels
 from fastssd.data.jpeg_header import SIGNATURE, Frame, read_frame
-from fastssd.data.jpeg_rewrite import DAMAGED, UNCHECKED, missing, transcode
+from fastssd.data.jpeg_rewrite import DAMAGED, missing, transcode
 from fastssd.data.orientation import UPRIGHT, turn
 from fastssd.data.storage.image import JPEG, RAW, StoredImage, UInt8
 from fastssd.errors import FastssdError
@@ -200,11 +200,7 @@ def _reasons(jpegs: Sequence[_Jpeg]) -> list[str]:
     """Return why each file is damaged; empty where it is not."""
     if missing():
         return [_decoding_reason(jpeg) for jpeg in jpegs]
-    checked = transcode([jpeg.content for jpeg in jpegs], rewrite=False)
-    return [
-        _decoding_reason(jpeg) if one.status == UNCHECKED else one.reason
-        for jpeg, one in zip(jpegs, checked, strict=True)
-    ]
+    return [one.reason for one in transcode([jpeg.content for jpeg in jpegs], rewrite=False)]
 
 
 def _decoding_reason(jpeg: _Jpeg) -> str:
@@ -221,9 +217,8 @@ def _rewritten(
     results: list[Encoded | str] = []
     written = transcode([jpeg.content for jpeg in jpegs], rewrite=True)
     for jpeg, one in zip(jpegs, written, strict=True):
-        reason = _decoding_reason(jpeg) if one.status == UNCHECKED else ""
-        if one.status == DAMAGED or reason:
-            results.append(reason or one.reason)
+        if one.status == DAMAGED:
+            results.append(one.reason)
         elif one.content is None:
             results.append(jpeg.stored(np.frombuffer(jpeg.content, np.uint8)))
         else:

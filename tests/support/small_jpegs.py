@@ -1,6 +1,7 @@
 """JPEG files written bit by bit: kinds that no encoder writes, on which readers have to agree."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -43,7 +44,7 @@ def scan(bits: list[str], *, first: int = 0, last: int = 63) -> bytes:
     return segment(0xDA, bytes([1, 1, 0, first, last, 0])) + data
 
 
-def flat_jpeg(samplings: list[int], *, size: tuple[int, int], interval: int = 0) -> bytes:
+def flat_jpeg(samplings: Sequence[int], *, size: tuple[int, int], interval: int = 0) -> bytes:
     """Return a file of one colour, with all its blocks empty.
 
     Args:
