@@ -48,14 +48,14 @@ static const char *const kind_names[KINDS] = {
     [REWRITTEN_OTHER] = "rewritten, it has other pixels",
     [REWRITTEN_UNSOUND] = "rewritten, it is not sound",
     [DEPENDENT] = "a box has other pixels beside another box",
-    [NEIGHBOUR] = "a neighbour has other pixels",
+    [NEIGHBOUR] = "a neighbour is not what it is alone",
     [NO_REASON] = "there is no reason",
 };
 
 static struct {
     const char *folder;
     int count[KINDS], current;
-    struct file file;
+    struct file file, neighbour; /* neighbour: a sound one */
 } report;
 
 static void write_file(const char *name, struct file file) {
@@ -181,19 +181,28 @@ static void examine_boxes(struct file file, const struct reference *image) {
     free(both.pixels);
 }
 
+/* Check or rewrite a file between sound ones, if there are any yet. */
 static struct fastssd_transcoded transcode(struct file file, int rewrite, struct file *written) {
-    struct fastssd_transcoded result;
+    struct fastssd_transcoded results[3], *left = results, *result = results + 1;
+    struct fastssd_transcoded *right = results + 2;
     uint8_t *output;
-    const uint8_t *bytes = file.bytes;
-    int64_t count = (int64_t)file.count;
-    if (!fastssd_transcode(rewrite, 1, &bytes, &count, &result, &output))
+    struct file other = report.neighbour.bytes ? report.neighbour : file;
+    const uint8_t *bytes[3] = {other.bytes, file.bytes, other.bytes};
+    int64_t counts[3] = {(int64_t)other.count, (int64_t)file.count, (int64_t)other.count};
+    if (!fastssd_transcode(rewrite, 3, bytes, counts, results, &output))
         exit(2);
-    if (written && result.num_bytes) {
-        *written = (struct file){malloc((size_t)result.num_bytes), (size_t)result.num_bytes};
-        memcpy(written->bytes, output + result.offset, written->count);
+    if (report.neighbour.bytes && left->status == FASTSSD_DAMAGED)
+        found(NEIGHBOUR, left->reason);
+    if (left->status != right->status || left->num_bytes != right->num_bytes ||
+        (left->num_bytes && memcmp(output + left->offset, output + right->offset,
+                                   (size_t)left->num_bytes) != 0))
+        found(NEIGHBOUR, right->reason);
+    if (written && result->num_bytes) {
+        *written = (struct file){malloc((size_t)result->num_bytes), (size_t)result->num_bytes};
+        memcpy(written->bytes, output + result->offset, written->count);
     }
     fastssd_transcode_free(output);
-    return result;
+    return *result;
 }
 
 static void examine_rewritten(struct file file, const struct reference *image) {
@@ -305,16 +314,19 @@ int main(int count, char **arguments) {
     for (int i = 0; i < num_files; i++) {
         report.file = files[i];
         report.current = -1 - i;
-        if (examine(files[i]))
+        if (examine(files[i])) {
             intact[num_intact++] = i;
+            report.neighbour = files[i];
+        }
     }
     for (report.current = 0; report.current < tries; report.current++) {
         fuzz_seed(seed + (uint64_t)report.current);
         report.file = fuzz_mutated(files[fuzz_draw((uint32_t)num_files)],
                                    files[fuzz_draw((uint32_t)num_files)]);
+        report.neighbour = files[intact[fuzz_draw((uint32_t)num_intact)]];
         num_sound += examine(report.file);
         if (fuzz_draw(4) == 0)
-            examine_batch(files[intact[fuzz_draw((uint32_t)num_intact)]], report.file,
+            examine_batch(report.neighbour, report.file,
                           files[intact[fuzz_draw((uint32_t)num_intact)]]);
         free(report.file.bytes);
     }

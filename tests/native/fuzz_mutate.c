@@ -313,6 +313,11 @@ static struct part drawn_segment(void) {
     }
     struct part part = make_part(made[1], made, count);
     write_length(&part);
+    if (fuzz_draw(12) == 0) { /* fill bytes before a marker */
+        memset(part.bytes, 0xFF, 3);
+        part.count = 1 + fuzz_draw(3);
+        return part;
+    }
     if (fuzz_draw(12) == 0)
         part.bytes[3] = (uint8_t)fuzz_draw(8); /* a length that is none */
     if (made[1] == 1 && fuzz_draw(2))
