@@ -16,7 +16,7 @@ from fastssd.data.decode.torchvision_decoder import decode_pixels
 from fastssd.data.jpeg_header import SIGNATURE, Frame, read_frame
 from fastssd.data.jpeg_rewrite import DAMAGED, missing, transcode
 from fastssd.data.orientation import UPRIGHT, turn
-from fastssd.data.storage.image import JPEG, RAW, StoredImage, UInt8
+from fastssd.data.storage.image import JPEG, MAX_SIDE, RAW, StoredImage, UInt8
 from fastssd.errors import FastssdError
 
 RESTART, KEEP, PIXELS = "restart", "keep", "raw"
@@ -257,8 +257,18 @@ def _from_pixels(jpeg: _Jpeg, how: Encoding) -> Encoded | str:
 
 
 def _limited(encoded: Encoded, limit: Limit) -> Encoded:
-    """Return pixels within a limit."""
-    return _raw(shrink(encoded.image, limit).data)
+    """Return pixels within a limit.
+
+    Raises:
+        ValueError: If one side is longer even so than any decoder takes.
+    """
+    result = _raw(shrink(encoded.image, limit).data)
+    if max(result.height, result.width) > MAX_SIDE:
+        raise ValueError(
+            f"{result.width:,} x {result.height:,} pixels exceed {MAX_SIDE:,} a side, which no "
+            "decoder takes: cut it, or use --max-side"
+        )
+    return result
 
 
 def _array(content: bytes) -> UInt8:

@@ -148,6 +148,11 @@ def test_what_no_decoder_takes_is_refused_before_it_is_stored(how):
     for word, content in contents.items():
         with pytest.raises(ValueError, match=word):
             encode(content, how)
+    long = np.zeros((1, (1 << 17) + 1, 3), np.uint8)
+    with pytest.raises(ValueError, match="131,072 a side"):
+        encode(long, how)
+    box = [[[0, 0, 1 << 17, 1]]]
+    build_decoder("native").decode([encode(long[:, 1:], how).image], np.array(box), 1)
 
 
 @pytest.mark.kernels

@@ -13,6 +13,9 @@ UInt8 = NDArray[np.uint8]
 JPEG = "jpeg"
 RAW = "raw"
 
+MAX_SIDE = 1 << 17
+"""Pixels of a box's longer side that the native decoder takes at most; no JPEG has so many."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
