@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from fastssd.data.decode.shrink import Limit, shrink
 from fastssd.data.decode.torchvision_decoder import decode_pixels
 from fastssd.data.jpeg_header import SIGNATURE, Frame, check_scans, read_frame
-from fastssd.data.jpeg_rewrite import DAMAGED, UNCHECKED, Transcoded, missing, transcode
+from fastssd.data.jpeg_rewrite import DAMAGED, Transcoded, missing, transcode
 from fastssd.data.orientation import UPRIGHT, turn
 from fastssd.data.pillow_files import check_pixels, decode_file
-from fastssd.data.storage.image import JPEG, RAW, USUAL_PIXELS, StoredImage, UInt8
+from fastssd.data.storage.image import JPEG, MAX_SIDE, RAW, USUAL_PIXELS, StoredImage, UInt8
 from fastssd.errors import FastssdError
 from fastssd.reading import reason_of
 
@@ -183,11 +183,7 @@ def _reasons(jpegs: Sequence[_Jpeg]) -> list[str]:
     """Return why each file is damaged; empty where it is not."""
     if missing():
         return [_decoding_reason(jpeg) for jpeg in jpegs]
-    checked = _transcoded([jpeg.content for jpeg in jpegs], rewrite=False)
-    return [
-        _decoding_reason(jpeg) if one.status == UNCHECKED else one.reason
-        for jpeg, one in zip(jpegs, checked, strict=True)
-    ]
+    return [one.reason for one in _transcoded([jpeg.content for jpeg in jpegs], rewrite=False)]
 
 
 def _transcoded(files: Sequence[bytes], *, rewrite: bool) -> list[Transcoded]:
@@ -214,9 +210,8 @@ def _rewritten(
     results: list[Encoded | str] = []
     written = _transcoded([jpeg.content for jpeg in jpegs], rewrite=True)
     for jpeg, one in zip(jpegs, written, strict=True):
-        reason = _decoding_reason(jpeg) if one.status == UNCHECKED else ""
-        if one.status == DAMAGED or reason:
-            results.append(reason or one.reason)
+        if one.status == DAMAGED:
+            results.append(one.reason)
         elif one.content is None:
             results.append(jpeg.stored(np.frombuffer(jpeg.content, np.uint8)))
         else:
@@ -262,8 +257,18 @@ def _from_pixels(jpeg: _Jpeg, how: Encoding) -> Encoded | str:
 
 
 def _limited(encoded: Encoded, limit: Limit) -> Encoded:
-    """Return pixels within a limit."""
-    return _raw(shrink(encoded.image, limit).data)
+    """Return pixels within a limit.
+
+    Raises:
+        ValueError: If one side is longer even so than any decoder takes.
+    """
+    result = _raw(shrink(encoded.image, limit).data)
+    if max(result.height, result.width) > MAX_SIDE:
+        raise ValueError(
+            f"{result.width:,} x {result.height:,} pixels exceed {MAX_SIDE:,} a side, which no "
+            "decoder takes: cut it, or use --max-side"
+        )
+    return result
 
 
 def _array(content: bytes) -> UInt8:

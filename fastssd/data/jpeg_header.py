@@ -1,4 +1,4 @@
-"""The frame header of a JPEG file, read without decoding."""
+"""The header of a JPEG file, read without decoding."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _EXIF_INTEGERS = {3: 2, 4: 4}  # the types of integers that writers use here: by
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """What the frame header says.
+    """What the header says.
 
     Attributes:
         process: The marker's second byte: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, ...
@@ -53,16 +53,23 @@ class Frame:
 
 
 def read_frame(content: bytes) -> Frame:
-    """Return the frame header of a JPEG file.
+    """Return what stands before a JPEG file's data: the first frame header, the first Exif block.
+
+    Args:
+        content: The file, or its start with the frame header.
 
     Raises:
-        ValueError: If there is none; the message is the reason alone.
+        ValueError: If there is no frame header; the message is the reason alone.
     """
     if not content.startswith(SIGNATURE):
         raise ValueError("it is not a JPEG file")
-    at, orientation = 2, 1
+    at = 2
+    frame: tuple[int, bytes] | None = None
+    exif: bytes | None = None
     while at + 4 <= len(content):
         if content[at] != 0xFF:
+            if frame is not None:
+                break
             raise ValueError(f"no marker where one is due, at byte {at}")
         marker = content[at + 1]
         if marker == 0xFF:  # fill bytes may stand before a marker
@@ -72,14 +79,18 @@ def read_frame(content: bytes) -> Frame:
             at += 2
             continue
         if marker in (_START_OF_SCAN, _END_OF_IMAGE):
+            if frame is not None:
+                break
             raise ValueError("its header describes no image")
-        length = int.from_bytes(content[at + 2 : at + 4], "big")
-        if marker in _START_OF_FRAME:
-            return _frame(marker, content[at + 4 : at + 2 + length], orientation)
-        if marker == _EXIF and content.startswith(_EXIF_SIGNATURE, at + 4):
-            orientation = _orientation(content[at + 4 + len(_EXIF_SIGNATURE) : at + 2 + length])
-        at += 2 + length
-    raise ValueError("it ends within its header")
+        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker in _START_OF_FRAME and frame is None:
+            frame = marker, content[at + 4 : end]
+        elif marker == _EXIF and exif is None and content.startswith(_EXIF_SIGNATURE, at + 4):
+            exif = content[at + 4 + len(_EXIF_SIGNATURE) : end]
+        at = end
+    if frame is None:
+        raise ValueError("it ends within its header")
+    return _frame(*frame, _orientation(exif or b""))
 
 
 def check_scans(content: bytes, frame: Frame) -> None:

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_jpegs import flat_jpeg, picture_jpeg
 
+from fastssd.data.decode.crop import crop
+from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.decode.shrink import Limit
 from fastssd.data.decode.torchvision_decoder import decode_pixels
 from fastssd.data.encode import VERIFY_EVERY, Encoding, UnequalPixelsError, encode, encode_all
-from fastssd.data.jpeg_rewrite import UNCHECKED, Transcoded, transcode
+from fastssd.data.jpeg_rewrite import transcode
 from fastssd.data.storage.image import StoredImage
 
 RESTART, KEPT, AS_PIXELS = (Encoding(jpeg=choice) for choice in ("restart", "keep", "raw"))
@@ -97,17 +100,63 @@ def test_damage_that_a_plain_decode_does_not_see_is_refused(picture, encoded, ho
         encode(content, how)
 
 
-@pytest.mark.parametrize("how", [KEPT, RESTART])
-def test_a_jpeg_too_large_for_the_kernel_is_decoded_to_check_it(picture, encoded, monkeypatch, how):
-    def too_large(files, *, rewrite):
-        return [Transcoded(UNCHECKED, None, 0, 0, 0, "too large")] * len(files)
+SAMPLING = st.sampled_from([0x11, 0x11, 0x21, 0x12, 0x22, 0x31, 0x13, 0x41, 0x14])
+JPEGS = st.one_of(
+    st.builds(
+        flat_jpeg,
+        st.one_of(st.tuples(SAMPLING), st.tuples(SAMPLING, SAMPLING, SAMPLING)),
+        size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+        interval=st.integers(0, 3),
+    ),
+    st.builds(
+        picture_jpeg,
+        st.integers(1, 40),
+        st.integers(1, 40),
+        progressive=st.booleans(),
+        subsampling=st.integers(0, 2),
+        restart_marker_blocks=st.integers(0, 3),
+    ),
+)
 
-    monkeypatch.setattr("fastssd.data.encode.transcode", too_large)
-    content = encoded(picture(21, 34))
 
-    assert encode(content, how).image.data.tobytes() == content
-    with pytest.raises(ValueError, match="truncated"):
-        encode(content[:-30], how)
+@pytest.mark.kernels
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), content=JPEGS, how=st.sampled_from([KEPT, RESTART]))
+def test_what_is_stored_is_decoded_whatever_the_box(data, content, how):
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(0, 2))):
+        changed[data.draw(st.integers(2, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (result,) = encode_all([bytes(changed)], how, [0])
+    if isinstance(result, str):
+        assert result
+        return
+    if result.image.mode == "jpeg":
+        (checked,) = transcode([result.image.data.tobytes()], rewrite=False)
+        assert (checked.height, checked.width) == (result.height, result.width)
+    decoder, side = build_decoder("native"), max(result.height, result.width)
+    whole = decoder.decode([result.image], np.array([[[0, 0, side, side]]]), side)[0, 0]
+    places = st.integers(-5, 40)
+    boxes = [[data.draw(places), data.draw(places), 7, 7], [0, 0, result.width, result.height]]
+    pixels = decoder.decode([result.image], np.array([boxes]), 7)
+    assert np.array_equal(pixels[0, 0], crop(whole, np.array(boxes[0])))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("how", [KEPT, RESTART, AS_PIXELS, Encoding(jpeg="restart", verify=True)])
+def test_what_no_decoder_takes_is_refused_before_it_is_stored(how):
+    wide, high = 65496, 4200
+    contents = {
+        "fraction": flat_jpeg([0x31, 0x21, 0x11], size=(40, 60)),
+        "pixels": flat_jpeg([0x11], size=(high, wide)),
+    }
+    for word, content in contents.items():
+        with pytest.raises(ValueError, match=word):
+            encode(content, how)
+    long = np.zeros((1, (1 << 17) + 1, 3), np.uint8)
+    with pytest.raises(ValueError, match="131,072 a side"):
+        encode(long, how)
+    box = [[[0, 0, 1 << 17, 1]]]
+    build_decoder("native").decode([encode(long[:, 1:], how).image], np.array(box), 1)
 
 
 @pytest.mark.kernels
