@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from fastssd.agreement import Agreement, Stopped
+from fastssd.agreement import Agreement
 from fastssd.checkpoints import WEIGHTS
 from fastssd.console import Console
 from fastssd.errors import DataError
@@ -51,6 +51,7 @@ def run_stages(
             continue
         on_stage(job.folder)
         context.barrier()  # Noted before any process can fail in it and say so.
+        context.stop_if_asked()  # Before what a stage prepares, which may take long.
         _run_stage(job, context, accelerator, console, agreement)
 
 
@@ -141,8 +142,7 @@ def _run_stage(
     trainer.run()
     started = time.perf_counter()
     rows = measured_rows(job, trainer.stage, context)
-    if signal_number := agreement.now():
-        raise Stopped(signal_number)
+    context.stop_if_asked()
     prepared.seconds |= {
         "train": trainer.progress.seconds,
         "evaluate": time.perf_counter() - started,

@@ -278,7 +278,7 @@ class Session:
         return self._requested_signal()
 
     def _stop_if_asked(self) -> None:
-        if number := self._agreement.asked():
+        if number := self._agreement.now():
             raise Stopped(number)
 
     def _sum(self, values: Tensor) -> Tensor:

@@ -28,11 +28,13 @@ MAY_IMPORT = {
     **{part: BASE - {"config"} for part in PARTS},
     "learning_rate": {"config"},
     "descent": {"config"},
-    "console": {"evaluation", "untrusted"},
+    "console": {"evaluation", "streams", "untrusted"},
     "checkpoints": {"errors", "files"},
     "agreement": set(),
-    "liveness": set(),
-    "run_directory": {"config", "errors", "files", "recipe_file", "untrusted"},
+    "streams": set(),
+    "signals": {"streams"},
+    "liveness": {"native", "streams"},
+    "run_directory": {"config", "errors", "files", "recipe_file", "streams", "untrusted"},
     "hosts": {"data", "errors", "stages"},
     "resume": {"checkpoints", "errors", "files"},
     "meter": {"evaluation"},
@@ -62,9 +64,10 @@ MAY_IMPORT = {
         "stages",
     },
     "evaluation.__main__": BASE
-    | {"console", "data", "liveness", "recipe_file", "run_report", "session"},
+    | {"console", "data", "liveness", "recipe_file", "run_report", "session", "streams"},
     "train": BASE
-    | {"agreement", "launchers", "liveness", "recipe_file", "run_directory", "session"},
+    | {"agreement", "launchers", "liveness", "recipe_file", "run_directory", "session"}
+    | {"signals", "streams"},
     "fastssd": set(),
 }
 

@@ -246,10 +246,11 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
 
 
 def _images(batches: Iterable[Batch], context: Context) -> Iterator[Tensor]:
-    """Yield the images of batches; a signal ends the run between two, and the watchdog is calm."""
+    """Yield the images of batches, up to a signal; the watchdog hears of each."""
     for batch in batches:
-        context.stop_if_asked()
         yield batch.query
+        if context.interrupted():
+            return
 
 
 def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:
@@ -263,6 +264,7 @@ def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:
         feed = context.feed(training, plan, context.augmentation("recalibrate"))
         with closing(feed.batches(0, feed.steps_per_epoch)) as batches, context.autocast():
             recalibrate(frozen, _images(batches, context))
+        context.stop_if_asked()
         ranks.average_batchnorm(frozen)
         if context.is_main:
             save_weights(path, frozen)

@@ -56,9 +56,10 @@ class Context:
         autocast: Enters the run's precision.
         reduce: Sums a tensor over processes.
         barrier: Waits for all processes.
-        stop_if_asked: Leaves by an exception if a signal asked for it; called where nothing is
-            lost by that.
-        interrupted: Whether a signal asked to stop, so that what is measured now is not wanted.
+        stop_if_asked: Leaves by an exception, on all processes, if a signal asked one of them to
+            stop. All call it, where nothing is lost by leaving, and it waits for them.
+        interrupted: Whether a signal asked to stop, so that what is made now is not wanted. Waits
+            for nobody; `stop_if_asked` follows.
         damage: Where damaged training images are noted, which others replace; None: they are
             errors.
         device_images: The pixels of splits that are kept on the device, by the split's name.

@@ -84,6 +84,7 @@ def tabulated(
         context.barrier()
         missing = [block for block in range(files.num_blocks) if block not in good]
         _fill(files, store, rows, missing, stream=stream, context=context)
+        context.stop_if_asked()
         context.barrier()
         if context.is_main:
             _finish(files, manifest)
@@ -190,8 +191,9 @@ def _fill(
                 _check_finite(files, block, arrays)
                 journal.note(block, files.write(block, arrays))
                 parts, num_rows = [], 0
-            # Blocks are kept: a process that was told to leave need not finish its block.
-            context.stop_if_asked()
+            # Finished blocks are kept; the one that was begun is not needed.
+            if context.interrupted():
+                break
 
 
 def _check_finite(files: TableFiles, block: int, arrays: dict[str, np.ndarray]) -> None:

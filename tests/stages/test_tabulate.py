@@ -121,7 +121,7 @@ def killed_after(table_of, context, number, *overrides):
         if not left[0]:
             raise Killed
 
-    object.__setattr__(made, "stop_if_asked", ask)
+    object.__setattr__(made, "interrupted", ask)
     with pytest.raises(Killed):
         table_of(made=made)
 
