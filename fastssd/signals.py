@@ -8,12 +8,12 @@ from fastssd.streams import tell_at_once
 
 
 class Signals:
-    """Remembers the first of SIGINT, SIGTERM and SIGHUP; later ones change nothing.
+    r"""Remembers the first of SIGINT, SIGTERM and SIGHUP; later ones change nothing.
 
     One Ctrl-C may reach a process three times: from the terminal, from a launcher that passes it
     on, and as the SIGTERM of that launcher's death, on a busy machine many seconds later. No
     counting and no clock tells that from a person who is impatient. So ending at once, without a
-    checkpoint, has a signal of its own, which no launcher sends unasked: SIGQUIT, Ctrl-\\ on a
+    checkpoint, has a signal of its own, which no launcher sends unasked: SIGQUIT, Ctrl-\ on a
     terminal. It is the kernel's doing, so that it ends a process that hangs as well.
 
     A SIGHUP that is ignored, as under nohup, stays so; but torchrun, which does not ignore it,

@@ -87,14 +87,14 @@ def lasting(stream: TextIO | None) -> TextIO:
     return cast(TextIO, Lasting(stream))
 
 
-def tell(text: str, *, stream: TextIO | None = None) -> None:
-    """Print a line, on standard error if no stream is given; whatever becomes of it.
+def tell(text: str) -> None:
+    """Print a line on standard error, whatever becomes of it."""
+    _print(text, sys.stderr)
 
-    Characters that the stream cannot encode are escaped.
-    """
-    target = Lasting(sys.stderr if stream is None else stream)
-    target.write(text.encode(target.encoding, "backslashreplace").decode(target.encoding) + "\n")
-    target.flush()
+
+def show(text: str) -> None:
+    """Print a line on standard output, whatever becomes of it."""
+    _print(text, sys.stdout)
 
 
 def tell_at_once(text: str) -> None:
@@ -133,6 +133,12 @@ def finish(exit_code: int) -> int:
         except (OSError, ValueError):
             _to_nowhere(descriptor)
     return exit_code
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    target = Lasting(stream)
+    target.write(text.encode(target.encoding, "backslashreplace").decode(target.encoding) + "\n")
+    target.flush()
 
 
 def _is_ready(descriptor: int, seconds: float) -> bool:

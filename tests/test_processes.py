@@ -1,7 +1,6 @@
 """Runs of several processes, and the ways to start them."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
