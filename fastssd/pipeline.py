@@ -14,7 +14,7 @@ from fastssd.console import Console
 from fastssd.errors import DataError
 from fastssd.evaluation.metrics import accuracies
 from fastssd.evaluation.results import RESULT, damaged_files, read_stage
-from fastssd.files import seal, sha256_of, write_atomically
+from fastssd.files import seal, sha256_of, write_atomically, writing
 from fastssd.models.compiling import compile_backbones
 from fastssd.resume import CHECKPOINT, METRICS
 from fastssd.stages import ranks
@@ -93,7 +93,8 @@ def _is_whole(folder: Path, console: Console) -> bool:
             "from: delete the folder to train the stage again"
         )
     console.warning(f"{folder}: {names} is missing or was altered: made from {CHECKPOINT} again")
-    path.replace(folder / f"{RESULT}.damaged")
+    with writing(path):
+        path.replace(folder / f"{RESULT}.damaged")
     return False
 
 
@@ -105,7 +106,8 @@ def _run_stage(
     agreement: Agreement,
 ) -> None:
     folder = context.output / job.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     prepared = prepare(job, context)
 
     def measure(split: str) -> HeadAccuracies:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fastssd.checkpoints import DamagedError, check_file, load_checkpoint, save_checkpoint
 from fastssd.errors import DataError
-from fastssd.files import sync, sync_folder, writing
+from fastssd.files import sync, sync_path, writing
 
 CHECKPOINT = "checkpoint.safetensors"
 METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
@@ -197,14 +197,16 @@ class Resume:
         if chosen < len(candidates):
             for path in candidates[:chosen]:
                 if path.exists():
-                    path.replace(self._folder / _DAMAGED)
+                    with writing(path):
+                        path.replace(self._folder / _DAMAGED)
             if candidates[chosen].name == _NEXT:
                 self._next_takes_its_place()
         for name in (METRICS, TRACE):
             length, _ = logs.get(name, (0, 0))
             path = self._folder / name
             if path.exists() and path.stat().st_size > length:
-                os.truncate(path, length)
+                with writing(path):
+                    os.truncate(path, length)
 
     def _next_takes_its_place(self) -> None:
         path = self._folder / CHECKPOINT
@@ -212,7 +214,7 @@ class Resume:
             if path.exists():
                 path.replace(self._folder / _PREVIOUS)
             (self._folder / _NEXT).replace(path)
-            sync_folder(self._folder)
+            sync_path(self._folder)
 
     def _agreed(self, number: int) -> int:
         """Return the main process's number on all processes."""

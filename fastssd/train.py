@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from fastssd import streams
 from fastssd.config import Config
-from fastssd.errors import ConfigError, FastssdError
+from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.launchers import follow_launcher
 from fastssd.recipe_file import load_config
 from fastssd.run_directory import Status, claimed
@@ -91,13 +91,18 @@ def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
         status.ended("failed", exit_code=error.exit_code, error=str(error))
         return _say(error)
     except BaseException as error:
-        lost = lost_peer(error)
-        if lost and signals.number:  # The others, asked to stop as well, have left before us.
-            return _stopped(signals.number, status)
-        status.ended("failed", exit_code=1, error=lost or f"{type(error).__name__}: {error}")
-        if lost:
-            return _say(FastssdError(lost))
-        raise
+        known: FastssdError | None = None
+        if lost := lost_peer(error):
+            if signals.number:  # The others, asked to stop as well, have left before us.
+                return _stopped(signals.number, status)
+            known = FastssdError(lost)
+        elif isinstance(error, OSError) and error.filename is not None:
+            known = DataError(f"{error.filename}: {error.strerror}")
+        if known is None:
+            status.ended("failed", exit_code=1, error=f"{type(error).__name__}: {error}")
+            raise
+        status.ended("failed", exit_code=known.exit_code, error=str(known))
+        return _say(known)
     status.ended("done", exit_code=0)
     return 0
 

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "signals": {"streams"},
     "liveness": {"native", "streams"},
     "run_directory": {"config", "errors", "files", "recipe_file", "streams", "untrusted"},
-    "hosts": {"data", "errors", "stages"},
+    "hosts": {"data", "errors", "files", "stages"},
     "resume": {"checkpoints", "errors", "files"},
     "meter": {"evaluation"},
     "tracing": {"data", "files"},

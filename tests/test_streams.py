@@ -39,7 +39,7 @@ def test_what_a_stream_does_not_take_is_left_out_and_the_reason_kept(how):
     if how == "none":
         stream = None
     elif how == "full":
-        stream = open("/dev/full", "w", encoding="utf-8")  # noqa: PTH123
+        stream = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115, PTH123
     else:
         reading, stream = pipe()
         os.close(reading)

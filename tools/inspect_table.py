@@ -25,7 +25,7 @@ from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.soft_labels import class_distribution
-from fastssd.files import write_atomically
+from fastssd.files import write_atomically, writing
 from fastssd.recipe_file import load_config
 from fastssd.stages.build import wanted_table
 from fastssd.stages.context import Context
@@ -143,7 +143,8 @@ def _describe_soft_labels(
         )
     counts = manifest["dataset"]["train_counts"]
     if options.figures and found:
-        options.figures.mkdir(parents=True, exist_ok=True)
+        with writing(options.figures):
+            options.figures.mkdir(parents=True, exist_ok=True)
         shares = {name: labels.class_share for name, labels in found.items()}
         path = options.figures / f"{directory.parent.name}-soft-labels.png"
         class_distribution(shares, counts).savefig(path, dpi=150)

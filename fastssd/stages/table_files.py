@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastssd.data.draws import Int64
 from fastssd.errors import DataError
-from fastssd.files import sync_folder, writing
+from fastssd.files import fsync, sync_path, write_all, writing
 
 LOGITS, FEATURES, IDS, REST = "logits", "features", "ids", "rest"
 """Columns that tables may have."""
@@ -96,24 +96,26 @@ class TableFiles:
         """Make the files and reserve their room, so that a full disk is found out now.
 
         Raises:
-            DataError: If there is no room for them.
+            DataError: If there is no room for them, or they cannot be written.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
         for column in self.columns:
             path = self.path(column)
-            path.unlink(missing_ok=True)  # not truncated: another process may have it mapped
+            with writing(path):
+                path.unlink(missing_ok=True)  # not truncated: another process may have it mapped
         # Asking for what there is not would first take all there is, from everyone on the disk.
         free = shutil.disk_usage(self.directory).free
         if self.num_bytes > free:
             raise self._no_room(os.strerror(errno.ENOSPC), free)
         for column in self.columns:
             path = self.path(column)
-            with path.open("wb") as file:
-                file.write(self._header(column))
-                file.flush()
+            with writing(path), path.open("wb", buffering=0) as file:
+                write_all(file, self._header(column))
                 self._reserve(file.fileno(), HEADER_BYTES + self.num_rows * column.row_bytes)
-                os.fsync(file.fileno())
-        sync_folder(self.directory)
+                fsync(file.fileno())
+        with writing(self.directory):
+            sync_path(self.directory)
 
     def problem(self) -> str:
         """Return which file is missing, cut or of another header; empty if none is."""
@@ -143,7 +145,7 @@ class TableFiles:
             path = self.path(column)
             with writing(path), path.open("rb+", buffering=0) as file:
                 _write_at(file.fileno(), content, self._offset(column, block))
-                os.fsync(file.fileno())
+                fsync(file.fileno())
             checksums[column.name] = f"{zlib.crc32(content):08x}"
         return checksums
 
@@ -196,7 +198,8 @@ class TableFiles:
                 return
             free = shutil.disk_usage(self.directory).free
             for column in self.columns:
-                self.path(column).unlink(missing_ok=True)
+                with writing(self.path(column)):
+                    self.path(column).unlink(missing_ok=True)
             raise self._no_room(error.strerror or str(error), free) from error
 
     def _no_room(self, reason: str, free: int) -> DataError:

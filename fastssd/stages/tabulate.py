@@ -20,6 +20,7 @@ from fastssd.data.dataset import META_FILE
 from fastssd.data.draws import Draws
 from fastssd.data.sharding import contiguous_share
 from fastssd.errors import ConfigError, DataError
+from fastssd.files import writing
 from fastssd.stages.asking import answers, batch_share
 from fastssd.stages.context import Context, Stream
 from fastssd.stages.stores import Store
@@ -154,11 +155,11 @@ def _begin(files: TableFiles, manifest: Manifest, good: Finished) -> None:
     """Leave the directory as of an unfinished table of the blocks that are good."""
     if not good:
         for name in (UNFINISHED, MANIFEST):  # first: a kill from here on finds nothing to keep
-            (files.directory / name).unlink(missing_ok=True)
+            _remove(files.directory / name)
         files.create()
     replace_journals(files.directory, good)
     write_manifest(files.directory / UNFINISHED, manifest)
-    (files.directory / MANIFEST).unlink(missing_ok=True)
+    _remove(files.directory / MANIFEST)
 
 
 def _fill(
@@ -221,8 +222,13 @@ def _finish(files: TableFiles, manifest: Manifest) -> None:
         for column in files.columns
     }
     write_manifest(files.directory / MANIFEST, {**manifest, "checksums": checksums})
-    (files.directory / UNFINISHED).unlink(missing_ok=True)
+    _remove(files.directory / UNFINISHED)
     remove_journals(files.directory)
+
+
+def _remove(path: Path) -> None:
+    with writing(path):
+        path.unlink(missing_ok=True)
 
 
 def _block_rows(store: Store, context: Context) -> int:
