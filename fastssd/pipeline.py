@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from fastssd.agreement import Agreement
@@ -57,9 +56,7 @@ def run_stages(
 
 def _is_finished(folder: Path, context: Context, console: Console) -> bool:
     """Return whether a stage is done and its files are those that it left; the same on all."""
-    finished = context.is_main and _is_whole(folder, console)
-    flag = torch.tensor([int(finished)], device=context.workers.device)
-    return bool(context.reduce(flag))
+    return bool(context.main_says(context.is_main and _is_whole(folder, console)))
 
 
 def _is_whole(folder: Path, console: Console) -> bool:

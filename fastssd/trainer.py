@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fastssd.agreement import Agreement, Stopped
 from fastssd.checkpoints import WEIGHTS, save_weights
+from fastssd.collectives import Exchange
 from fastssd.config import LogConfig, TrainingConfig
 from fastssd.console import Console
 from fastssd.data.draws import Draws
@@ -139,14 +140,22 @@ class Trainer:
             self.stage, training, device=accelerator.device, scaler=accelerator.scaler
         )
         self.progress = Progress()
+        exchange = Exchange(
+            rank=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            device=accelerator.device,
+            gather=accelerator.gather,
+            reduce=self._sum,
+        )
         self._resume = Resume(
             folder,
             recipe=f"{folder.name}, seed {seed}, {training.epochs} epochs of "
             f"{feed.steps_per_epoch} steps of {training.batch_size}, learning rate {training.lr}",
             accelerator=accelerator,
+            exchange=exchange,
             warn=supervision.console.warning,
         )
-        self._meter = Meter(train_counts, device=accelerator.device, reduce=self._sum)
+        self._meter = Meter(train_counts, device=accelerator.device, total=exchange.summed)
         self._trace = None
         if supervision.log.trace:
             self._trace = Trace(

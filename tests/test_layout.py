@@ -36,16 +36,17 @@ MAY_IMPORT = {
     "liveness": {"native", "streams"},
     "run_directory": {"config", "errors", "files", "recipe_file", "streams", "untrusted"},
     "hosts": {"data", "errors", "files", "stages"},
-    "resume": {"checkpoints", "errors", "files"},
+    "collectives": {"errors"},
+    "resume": {"checkpoints", "collectives", "errors", "files"},
     "meter": {"evaluation"},
     "tracing": {"data", "files"},
     "launchers": {"errors"},
     "environment": {"config", "errors", "fastssd", "launchers"},
     "trainer": BASE
     | PARTS
-    | {"checkpoints", "console", "descent", "learning_rate", "meter", "tracing"}
+    | {"checkpoints", "collectives", "console", "descent", "learning_rate", "meter", "tracing"}
     | {"agreement", "resume"},
-    "stages": BASE | PARTS | {"checkpoints"},
+    "stages": BASE | PARTS | {"checkpoints", "collectives"},
     "pipeline": BASE
     | PARTS
     | {"agreement", "checkpoints", "console", "resume", "stages", "trainer"},

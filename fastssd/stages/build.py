@@ -256,9 +256,8 @@ def _images(batches: Iterable[Batch], context: Context) -> Iterator[Tensor]:
 def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:
     """Refresh BatchNorm's statistics by one class-balanced pass; done once, then read back."""
     path = folder / RECALIBRATED
-    exists = path.exists()
-    context.barrier()  # Or a slow process would find the file of a fast one, and not take part.
-    if not exists:
+    # One for all: a slow process would find the file of a fast one, and not take part.
+    if not context.main_says(path.exists()):
         training = context.config.balance
         plan = context.plan(training, stream="recalibrate", part=folder.name)
         feed = context.feed(training, plan, context.augmentation("recalibrate"))

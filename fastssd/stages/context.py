@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastssd.augment.augmentation import Augmentation
 from fastssd.augment.recipes import build_recipe
+from fastssd.collectives import main_says
 from fastssd.config import Config, TrainingConfig
 from fastssd.data.damage import Damage
 from fastssd.data.dataset import Dataset, Split
@@ -88,6 +89,11 @@ class Context:
     def index(self) -> ClassIndex:
         """Its labels."""
         return ClassIndex(self.train.labels, self.num_classes)
+
+    def main_says(self, number: int) -> int:
+        """Return the main process's number on all processes, which all call it."""
+        device, is_main = self.workers.device, self.is_main
+        return main_says(number, is_main=is_main, device=device, reduce=self.reduce)
 
     @property
     def num_classes(self) -> int:

@@ -139,7 +139,10 @@ def _good_blocks(
     workers = context.workers
     share = contiguous_share(len(noted), rank=workers.rank, num_processes=workers.num_processes)
     mine = sorted(noted)[share]
-    is_good = torch.zeros(files.num_blocks, dtype=torch.int64, device=workers.device)
+    is_good, is_noted = torch.zeros(
+        2, files.num_blocks, dtype=torch.int64, device=workers.device
+    ).unbind()
+    is_noted[list(noted)] = 1
     with ThreadPoolExecutor(workers.threads, thread_name_prefix="fastssd-table") as pool:
         for block, damage in zip(
             mine, pool.map(lambda block: files.damaged(block, noted[block]), mine), strict=True
@@ -147,8 +150,11 @@ def _good_blocks(
             is_good[block] = not damage
             if damage:
                 warnings.warn(f"{damage} is damaged: it is made again", stacklevel=3)
-    # Also the point up to which nobody writes: all have seen the same files.
-    return {block: noted[block] for block in context.reduce(is_good).nonzero()[:, 0].tolist()}
+    # Also the point up to which nobody writes. On shared storage a process may not see yet what
+    # another noted last: what not all know of is made again.
+    good, known = context.reduce(torch.stack([is_good, is_noted]))
+    blocks = ((good > 0) & (known == workers.num_processes)).nonzero()[:, 0].tolist()
+    return {block: noted[block] for block in blocks}
 
 
 def _begin(files: TableFiles, manifest: Manifest, good: Finished) -> None:
