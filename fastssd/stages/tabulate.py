@@ -19,7 +19,7 @@ from torch import nn
 from fastssd.data.dataset import META_FILE
 from fastssd.data.draws import Draws
 from fastssd.data.sharding import contiguous_share
-from fastssd.errors import ConfigError, DataError
+from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.files import writing
 from fastssd.stages.asking import answers, batch_share
 from fastssd.stages.context import Context, Stream
@@ -69,6 +69,7 @@ def tabulated(
         DataError: If there is a table of something else, finished or not, or one that other
             library versions made and that these contradict.
         ConfigError: If an answer does not fit the table's type.
+        FastssdError: If an answer is not finite in any type.
     """
     wanted = wanted_manifest(store, rows, stream=stream, context=context)
     found, is_finished = found_manifest(directory)
@@ -207,9 +208,12 @@ def _check_finite(files: TableFiles, block: int, arrays: dict[str, np.ndarray]) 
     for name, values in arrays.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             row = files.rows(block).start + int(np.isfinite(values).all(axis=1).argmin())
-            raise ConfigError(
-                f"{files.directory}: row {row} of {name} is not finite in {values.dtype}: set "
-                "frozen.dtype=float32; if it is that already, the frozen network has diverged"
+            what = f"{files.directory}: row {row} of {name} is not finite in {values.dtype}"
+            if values.dtype == np.float16:
+                raise ConfigError(f"{what}: set frozen.dtype=float32")
+            raise FastssdError(
+                f"{what}: the frozen network has diverged: train its stage again with a lower "
+                "learning rate"
             )
 
 
