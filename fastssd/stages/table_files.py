@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastssd.data.draws import Int64
 from fastssd.errors import DataError
 from fastssd.files import fsync, sync_path, write_all, writing
+from fastssd.native import mapped
 
 LOGITS, FEATURES, IDS, REST = "logits", "features", "ids", "rest"
 """Columns that tables may have."""
@@ -226,6 +227,7 @@ class MappedColumn:
         # Rows are read in no order: what the kernel would read around each is of no use.
         self._map.madvise(mmap.MADV_RANDOM)
         values = np.frombuffer(self._map, dtype=column.dtype, offset=HEADER_BYTES)
+        mapped.guard(self._map, values.__array_interface__["data"][0] - HEADER_BYTES, path)
         self.values = values.reshape(num_rows, column.width)
         self._row_bytes = column.row_bytes
         self._touched = 0
@@ -240,8 +242,13 @@ class MappedColumn:
             )
 
     def read(self, rows: Int64) -> NDArray[Any]:
-        """Return (len(rows), width) values, copied."""
+        """Return (len(rows), width) values, copied.
+
+        Raises:
+            DataError: If the file was cut short meanwhile.
+        """
         values = self.values.take(rows, axis=0)
+        mapped.check()
         self._touched += values.nbytes
         if self._touched > _RESIDENT_BYTES:
             self._touched = 0

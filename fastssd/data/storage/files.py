@@ -1,6 +1,7 @@
 """Arrays of a dataset directory: written, read, mapped, with errors that name the file."""
 
 import io
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastssd.data.storage.image import UInt8
 from fastssd.errors import DataError
+from fastssd.native import mapped as mapped_files
 
 _REMEDY = "the dataset directory is incomplete or damaged: convert it again"
 
@@ -57,9 +59,10 @@ def map_bytes(path: Path) -> UInt8:
         DataError: If the file is missing or empty.
     """
     try:
-        return np.asarray(np.memmap(path, dtype=np.uint8, mode="c"))
+        mapped = np.memmap(path, dtype=np.uint8, mode="c")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({_reason(error)}); {_REMEDY}") from error
+    return _guarded(mapped, path)
 
 
 def map_pixels(path: Path) -> UInt8:
@@ -69,7 +72,7 @@ def map_pixels(path: Path) -> UInt8:
         DataError: If it is missing, shorter than its header says, or holds something else.
     """
     try:
-        array: NDArray[Any] = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+        array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read ({_reason(error)}); {_REMEDY}") from error
     in_order = array.flags.c_contiguous  # its header may say otherwise
@@ -78,7 +81,16 @@ def map_pixels(path: Path) -> UInt8:
             f"{path}: holds {array.dtype} {array.shape} where uint8 (N, height, width, 3) "
             f"is expected; {_REMEDY}"
         )
-    return array
+    return _guarded(array, path)
+
+
+def _guarded(array: NDArray[Any], path: Path) -> UInt8:
+    """Return a mapped array as a plain one, safe to read whatever becomes of its file."""
+    mapped = array.base
+    if isinstance(mapped, mmap.mmap):
+        first = np.frombuffer(mapped, dtype=np.uint8)
+        mapped_files.guard(mapped, first.__array_interface__["data"][0], path)
+    return np.asarray(array)
 
 
 def _reason(error: Exception) -> str:
