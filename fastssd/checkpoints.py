@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fastssd.errors import DataError
+from fastssd.errors import DataError, FastssdError
 from fastssd.files import write_atomically
 from fastssd.reading import check_regular, parse_json
 
@@ -30,9 +30,20 @@ class DamagedError(DataError):
     """A file is missing, torn or altered, or stands where another belongs."""
 
 
+class DivergedError(FastssdError):
+    """Numbers that are to be kept are not finite; nothing was written, the old file is there."""
+
+
 def save_weights(path: Path, module: nn.Module) -> None:
-    """Write a module's state dict."""
-    _write(path, {name: _plain(value) for name, value in module.state_dict().items()}, {})
+    """Write a module's state dict.
+
+    Raises:
+        DivergedError: If a number of it is not finite.
+        DataError: If the file cannot be written.
+    """
+    content = {name: _plain(value) for name, value in module.state_dict().items()}
+    _check_finite(path, content)
+    _write(path, content, {})
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -76,10 +87,13 @@ def save_checkpoint(
         optimizer: Its whole state is kept.
         tensors: Further tensors by name.
         progress: Whatever else, as JSON has it.
+
+    Raises:
+        DivergedError: If a number of module or optimizer is not finite.
+        DataError: If the file cannot be written.
     """
     state = optimizer.state_dict()
     content = {_MODEL + name: _plain(value) for name, value in module.state_dict().items()}
-    content |= {_EXTRA + name: _plain(value) for name, value in tensors.items()}
     numbers: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
         for name, value in values.items():
@@ -87,6 +101,8 @@ def save_checkpoint(
                 content[f"{_OPTIMIZER}{index}.{name}"] = _plain(value)
             else:
                 numbers.setdefault(str(index), {})[name] = value
+    _check_finite(path, content)
+    content |= {_EXTRA + name: _plain(value) for name, value in tensors.items()}
     header = {
         "progress": json.dumps(progress),
         "optimizer": json.dumps({"numbers": numbers, "groups": state["param_groups"]}),
@@ -132,6 +148,15 @@ _REMEDY = "delete it to train the stage from its beginning"
 def _plain(value: Tensor) -> Tensor:
     """Return the tensor as safetensors stores it; a shared or strided one would be refused."""
     return value.detach().cpu().contiguous().clone()
+
+
+def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    # Here, where the numbers are on the host anyway: no step waits for it.
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise DivergedError(
+                f"{path.parent.name}: {name} is not finite, so {path.name} was not written"
+            )
 
 
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:

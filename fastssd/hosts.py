@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from fastssd.data.dataset import META_FILE
 from fastssd.errors import ConfigError, DataError
+from fastssd.files import writing
 from fastssd.stages.context import Context
 
 
@@ -25,14 +26,16 @@ def check_hosts(context: Context, accelerator: Accelerator) -> None:
     # A name that is new: a network file system may remember that another was not there.
     mark = context.output / f".seen-by-all-{token}"
     if context.is_main:
-        mark.touch()
+        with writing(mark):
+            mark.touch()
     accelerator.wait_for_everyone()
     meta = (context.dataset.path / META_FILE).read_bytes()
     digest = int.from_bytes(hashlib.sha256(meta).digest()[:7], "big")
     mine = torch.tensor([[int(mark.exists()), digest]], device=device)
     seen, digests = accelerator.gather(mine).T.tolist()
     if context.is_main:
-        mark.unlink()
+        with writing(mark):
+            mark.unlink()
     if blind := [rank for rank, sees in enumerate(seen) if not sees]:
         raise ConfigError(
             f"output={context.output}: rank {_listed(blind)} does not see what rank 0 writes "

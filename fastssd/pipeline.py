@@ -5,16 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
-from fastssd.agreement import Agreement, Stopped
+from fastssd.agreement import Agreement
 from fastssd.checkpoints import WEIGHTS
 from fastssd.console import Console
 from fastssd.errors import DataError
 from fastssd.evaluation.metrics import accuracies
 from fastssd.evaluation.results import RESULT, damaged_files, read_stage
-from fastssd.files import seal, sha256_of, write_atomically
+from fastssd.files import seal, sha256_of, write_atomically, writing
 from fastssd.models.compiling import compile_backbones
 from fastssd.resume import CHECKPOINT, METRICS
 from fastssd.stages import ranks
@@ -51,14 +50,13 @@ def run_stages(
             continue
         on_stage(job.folder)
         context.barrier()  # Noted before any process can fail in it and say so.
+        context.stop_if_asked()  # Before what a stage prepares, which may take long.
         _run_stage(job, context, accelerator, console, agreement)
 
 
 def _is_finished(folder: Path, context: Context, console: Console) -> bool:
     """Return whether a stage is done and its files are those that it left; the same on all."""
-    finished = context.is_main and _is_whole(folder, console)
-    flag = torch.tensor([int(finished)], device=context.workers.device)
-    return bool(context.reduce(flag))
+    return bool(context.main_says(context.is_main and _is_whole(folder, console)))
 
 
 def _is_whole(folder: Path, console: Console) -> bool:
@@ -92,7 +90,8 @@ def _is_whole(folder: Path, console: Console) -> bool:
             "from: delete the folder to train the stage again"
         )
     console.warning(f"{folder}: {names} is missing or was altered: made from {CHECKPOINT} again")
-    path.replace(folder / f"{RESULT}.damaged")
+    with writing(path):
+        path.replace(folder / f"{RESULT}.damaged")
     return False
 
 
@@ -104,7 +103,8 @@ def _run_stage(
     agreement: Agreement,
 ) -> None:
     folder = context.output / job.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     prepared = prepare(job, context)
 
     def measure(split: str) -> HeadAccuracies:
@@ -141,8 +141,7 @@ def _run_stage(
     trainer.run()
     started = time.perf_counter()
     rows = measured_rows(job, trainer.stage, context)
-    if signal_number := agreement.now():
-        raise Stopped(signal_number)
+    context.stop_if_asked()
     prepared.seconds |= {
         "train": trainer.progress.seconds,
         "evaluate": time.perf_counter() - started,

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from fastssd.errors import ConfigError, DataError
 from fastssd.files import remove_partial, write_atomically
 from fastssd.reading import parse_json, read_bytes, value_at
 from fastssd.recipe_file import differences, load_config, to_yaml
+from fastssd.streams import tell
 from fastssd.untrusted import error_for_terminal
 
 _MAY_CHANGE = (
@@ -140,7 +140,7 @@ class Status:
             try:
                 self._write(state, exit_code=exit_code, error=error)
             except DataError as problem:
-                print(f"fastssd: {error_for_terminal(problem)}", file=sys.stderr)  # noqa: T201
+                tell(f"fastssd: {error_for_terminal(problem)}")
 
     def _state(self) -> str | None:
         try:

@@ -67,8 +67,9 @@ class Session:
         self._liveness.doing = f"finding the other processes {launchers.meeting_point()}"
         environment.set_algorithms(config)
         launchers.check_passed_on()
-        # The watchdog's second line, in threads of Gloo and NCCL.
-        timeout = timedelta(seconds=config.watchdog + 60) if config.watchdog else _FOR_EVER
+        # The watchdog ends what hangs. Timeouts of Gloo and NCCL would also count the seconds in
+        # which all processes were stopped.
+        timeout = _FOR_EVER
         # Before anything else of Accelerate: a state made earlier would hide the other processes.
         self._accelerator = Accelerator(
             mixed_precision=config.precision,
@@ -278,7 +279,7 @@ class Session:
         return self._requested_signal()
 
     def _stop_if_asked(self) -> None:
-        if number := self._agreement.asked():
+        if number := self._agreement.now():
             raise Stopped(number)
 
     def _sum(self, values: Tensor) -> Tensor:

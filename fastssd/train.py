@@ -16,50 +16,29 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import argparse
-import signal
-import time
 from collections.abc import Sequence
-from types import FrameType
 
+from fastssd import streams
 from fastssd.config import Config
-from fastssd.errors import ConfigError, FastssdError
+from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.launchers import follow_launcher
 from fastssd.recipe_file import load_config
 from fastssd.run_directory import Status, claimed
+from fastssd.signals import Signals
 from fastssd.untrusted import error_for_terminal
-
-_SAME_SIGNAL_SECONDS = 3.0
-
-
-class Signals:
-    """Remembers the first SIGINT or SIGTERM; a later one ends the process at once.
-
-    Ctrl-C reaches a process twice within moments, from the terminal and from its launcher: that
-    counts as one.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._first = 0.0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if not self.number:
-            self.number, self._first = number, now
-        elif now - self._first > _SAME_SIGNAL_SECONDS:
-            os._exit(128 + number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
+    streams.prepare()
+    # First of all: what follows takes seconds, and one signal must not end in a traceback.
+    signals = Signals(loud=os.environ.get("RANK", "0") == "0")
     options = _parser().parse_args(arguments)
     try:
         config = load_config(options.config, options.overrides)
     except ConfigError as error:
         return _say(error)
-    return _run(config)
+    return _run(config, signals)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,11 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(config: Config) -> int:
+def _run(config: Config, signals: Signals) -> int:
     """Run a config's stages in this process."""
     from fastssd.session import is_main_process
 
-    signals = Signals()
     follow_launcher()
     output, is_main = Path(config.output), is_main_process()
     status = Status(output / "status.json", is_main=is_main)
@@ -113,13 +91,18 @@ def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
         status.ended("failed", exit_code=error.exit_code, error=str(error))
         return _say(error)
     except BaseException as error:
-        lost = lost_peer(error)
-        if lost and signals.number:  # The others, asked to stop as well, have left before us.
-            return _stopped(signals.number, status)
-        status.ended("failed", exit_code=1, error=lost or f"{type(error).__name__}: {error}")
-        if lost:
-            return _say(FastssdError(lost))
-        raise
+        known: FastssdError | None = None
+        if lost := lost_peer(error):
+            if signals.number:  # The others, asked to stop as well, have left before us.
+                return _stopped(signals.number, status)
+            known = FastssdError(lost)
+        elif isinstance(error, OSError) and error.filename is not None:
+            known = DataError(f"{error.filename}: {error.strerror}")
+        if known is None:
+            status.ended("failed", exit_code=1, error=f"{type(error).__name__}: {error}")
+            raise
+        status.ended("failed", exit_code=known.exit_code, error=str(known))
+        return _say(known)
     status.ended("done", exit_code=0)
     return 0
 
@@ -128,14 +111,14 @@ def _stopped(signal_number: int, status: Status) -> int:
     exit_code = 128 + signal_number
     text = f"stopped by signal {signal_number}"
     status.ended("stopped", exit_code=exit_code, error=text)
-    print(f"{text}; the same command goes on from here", file=sys.stderr)  # noqa: T201
+    streams.tell(f"{text}; the same command goes on from here")
     return exit_code
 
 
 def _say(error: FastssdError) -> int:
-    print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
+    streams.tell(f"fastssd: {error_for_terminal(error)}")
     return error.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(streams.finish(main()))

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from fastssd.agreement import Agreement, Stopped
-from fastssd.checkpoints import WEIGHTS, save_weights
+from fastssd.checkpoints import WEIGHTS, DivergedError, save_weights
+from fastssd.collectives import Exchange
 from fastssd.config import LogConfig, TrainingConfig
 from fastssd.console import Console
 from fastssd.data.draws import Draws
@@ -139,14 +140,22 @@ class Trainer:
             self.stage, training, device=accelerator.device, scaler=accelerator.scaler
         )
         self.progress = Progress()
+        exchange = Exchange(
+            rank=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            device=accelerator.device,
+            gather=accelerator.gather,
+            reduce=self._sum,
+        )
         self._resume = Resume(
             folder,
             recipe=f"{folder.name}, seed {seed}, {training.epochs} epochs of "
             f"{feed.steps_per_epoch} steps of {training.batch_size}, learning rate {training.lr}",
             accelerator=accelerator,
+            exchange=exchange,
             warn=supervision.console.warning,
         )
-        self._meter = Meter(train_counts, device=accelerator.device, reduce=self._sum)
+        self._meter = Meter(train_counts, device=accelerator.device, total=exchange.summed)
         self._trace = None
         if supervision.log.trace:
             self._trace = Trace(
@@ -177,8 +186,7 @@ class Trainer:
                 self._checkpoint()
                 if signal_number := self.supervision.agreement.now():
                     raise Stopped(signal_number)
-        if self.accelerator.is_main_process:
-            save_weights(self.folder / WEIGHTS["last"], self.stage)
+        self._save_weights("last")
         self.accelerator.wait_for_everyone()
         self.supervision.console.stage_finished(time.perf_counter() - started)
 
@@ -225,10 +233,7 @@ class Trainer:
         losses, accuracy = self._meter.flush()
         images, seconds, wait = self._count_window()
         if not all(math.isfinite(loss) for loss in losses.values()):
-            raise FastssdError(
-                f"{self.folder.name}: a loss is no longer finite before step {self.progress.step} "
-                f"({losses}): lower the learning rate, or choose precision bf16 or no"
-            )
+            raise self._diverged(f"{self.folder.name}: a loss is no longer finite ({losses})")
         line = {
             "lr": self._descent.rate,
             "losses": losses,
@@ -277,8 +282,7 @@ class Trainer:
         score = sum(cast(float, groups["class_mean"]) for groups in heads.values()) / len(heads)
         if self.progress.best is None or score > self.progress.best:
             self.progress.best = score
-            if self.accelerator.is_main_process:
-                save_weights(self.folder / WEIGHTS["best"], self.stage)
+            self._save_weights("best")
 
     def _position(self) -> dict[str, int]:
         return {"epoch": self.progress.epoch, "step": self.progress.step}
@@ -288,11 +292,29 @@ class Trainer:
             append(self.folder / METRICS, json.dumps(line) + "\n")
 
     def _checkpoint(self) -> None:
-        self._resume.save(
-            self.progress,
-            stage=self.stage,
-            optimizer=self._descent.optimizer,
-            window=self._meter.state(),
+        try:
+            self._resume.save(
+                self.progress,
+                stage=self.stage,
+                optimizer=self._descent.optimizer,
+                window=self._meter.state(),
+            )
+        except DivergedError as error:
+            raise self._diverged(str(error)) from error
+
+    def _save_weights(self, which: str) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        try:
+            save_weights(self.folder / WEIGHTS[which], self.stage)
+        except DivergedError as error:
+            raise self._diverged(str(error)) from error
+
+    def _diverged(self, what: str) -> FastssdError:
+        step, of = self.progress.step, self.training.epochs * self.feed.steps_per_epoch
+        return FastssdError(
+            f"{what}, after step {step} of {of}: the training has diverged: lower the learning "
+            f"rate (it is {self.training.lr:g} at its peak), or choose precision bf16 or no"
         )
 
     def _load(self) -> None:

@@ -29,22 +29,33 @@ MAY_IMPORT = {
     **{part: BASE - {"config"} for part in PARTS},
     "learning_rate": {"config"},
     "descent": {"config"},
-    "console": {"evaluation", "untrusted"},
+    "console": {"evaluation", "streams", "untrusted"},
     "checkpoints": {"errors", "files", "reading"},
     "agreement": set(),
-    "liveness": set(),
-    "run_directory": {"config", "errors", "files", "recipe_file", "untrusted", "reading"},
-    "hosts": {"data", "errors", "stages"},
-    "resume": {"checkpoints", "errors", "files", "reading"},
+    "streams": set(),
+    "signals": {"streams"},
+    "liveness": {"native", "streams"},
+    "run_directory": {
+        "config",
+        "errors",
+        "files",
+        "reading",
+        "recipe_file",
+        "streams",
+        "untrusted",
+    },
+    "hosts": {"data", "errors", "files", "stages"},
+    "collectives": {"errors"},
+    "resume": {"checkpoints", "collectives", "errors", "files", "reading"},
     "meter": {"evaluation"},
     "tracing": {"data", "files"},
     "launchers": {"errors"},
     "environment": {"config", "errors", "fastssd", "launchers"},
     "trainer": BASE
     | PARTS
-    | {"checkpoints", "console", "descent", "learning_rate", "meter", "tracing"}
+    | {"checkpoints", "collectives", "console", "descent", "learning_rate", "meter", "tracing"}
     | {"agreement", "resume"},
-    "stages": BASE | PARTS | {"checkpoints"},
+    "stages": BASE | PARTS | {"checkpoints", "collectives"},
     "pipeline": BASE
     | PARTS
     | {"agreement", "checkpoints", "console", "resume", "stages", "trainer"},
@@ -63,9 +74,10 @@ MAY_IMPORT = {
         "stages",
     },
     "evaluation.__main__": BASE
-    | {"console", "data", "liveness", "recipe_file", "run_report", "session"},
+    | {"console", "data", "liveness", "recipe_file", "run_report", "session", "streams"},
     "train": BASE
-    | {"agreement", "launchers", "liveness", "recipe_file", "run_directory", "session"},
+    | {"agreement", "launchers", "liveness", "recipe_file", "run_directory", "session"}
+    | {"signals", "streams"},
     "fastssd": set(),
 }
 

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from pretend_processes import together
 from torch import nn
 
 from fastssd.checkpoints import load_weights, save_weights
@@ -69,7 +69,10 @@ def a_stage(root):
     folder = root / "1-features"
     folder.mkdir(exist_ok=True)
     warned = []
-    resume = Resume(folder, recipe="r", accelerator=Accelerator(cpu=True), warn=warned.append)
+    process = together(1, lambda process: process)[0]
+    resume = Resume(
+        folder, recipe="r", accelerator=process, exchange=process.exchange, warn=warned.append
+    )
     resume.warned = warned
     return stage, optimizer, resume
 

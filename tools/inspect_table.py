@@ -20,11 +20,12 @@ if __spec__ is None:
 
 import torch
 
+from fastssd import streams
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.soft_labels import class_distribution
-from fastssd.files import write_atomically
+from fastssd.files import write_atomically, writing
 from fastssd.recipe_file import load_config
 from fastssd.stages.build import wanted_table
 from fastssd.stages.context import Context
@@ -44,21 +45,22 @@ _PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
+    streams.prepare()
     options = _parser().parse_args(arguments)
     try:
         found = [_inspect(directory, options) for directory in _tables(options.path)]
+        if options.json:
+            write_atomically(options.json, json.dumps(found, indent=1) + "\n")
     except FastssdError as error:
-        print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)
+        streams.tell(f"fastssd: {error_for_terminal(error)}")
         return error.exit_code
-    if options.json:
-        write_atomically(options.json, json.dumps(found, indent=1) + "\n")
     damaged = [damage for each in found for damage in each["damaged"]]
     for damage in damaged:
         text = f"{damage} is damaged: train again, and it is made anew"
-        print(f"fastssd: {for_terminal(text)}", file=sys.stderr)
+        streams.tell(f"fastssd: {for_terminal(text)}")
     contradicted = [each["contradiction"] for each in found if each.get("contradiction")]
     for contradiction in contradicted:
-        print(f"fastssd: {for_terminal(contradiction)}", file=sys.stderr)
+        streams.tell(f"fastssd: {for_terminal(contradiction)}")
     return DataError.exit_code if damaged or contradicted else 0
 
 
@@ -88,15 +90,17 @@ def _inspect(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         "damaged": [],
     }
     what = f"{directory}: {manifest['store']}, {files.num_rows:,} rows, {files.num_bytes:,} bytes"
-    print(for_terminal(what))
+    streams.show(for_terminal(what))
     for column in files.columns:
-        print(f"  {column.name}: {column.dtype} x {column.width}, {column.row_bytes:,} B a row")
+        streams.show(
+            f"  {column.name}: {column.dtype} x {column.width}, {column.row_bytes:,} B a row"
+        )
     if not is_finished:
         done = len(read_journals(directory, files.num_blocks))
-        print(f"  unfinished: {done} of {files.num_blocks} blocks; training goes on with it")
+        streams.show(f"  unfinished: {done} of {files.num_blocks} blocks; training goes on with it")
         return result
     result["damaged"] = _damaged(files, manifest)
-    print(f"  {files.num_blocks} blocks, {len(result['damaged'])} damaged")
+    streams.show(f"  {files.num_blocks} blocks, {len(result['damaged'])} damaged")
     if not result["damaged"]:
         result["soft_labels"] = _describe_soft_labels(directory, files, manifest, options)
         if options.audit:
@@ -132,16 +136,19 @@ def _describe_soft_labels(
         seed=int(manifest["seed"]),
     )
     if not found:
-        print("  soft labels: unknown until the stage has finished and left its classifier")
+        streams.show("  soft labels: unknown until the stage has finished and left its classifier")
     for name, labels in found.items():
-        print(f"  soft labels {name} balancing, T={labels.temperature:g}: {_in_words(labels)}")
+        streams.show(
+            f"  soft labels {name} balancing, T={labels.temperature:g}: {_in_words(labels)}"
+        )
     counts = manifest["dataset"]["train_counts"]
     if options.figures and found:
-        options.figures.mkdir(parents=True, exist_ok=True)
+        with writing(options.figures):
+            options.figures.mkdir(parents=True, exist_ok=True)
         shares = {name: labels.class_share for name, labels in found.items()}
         path = options.figures / f"{directory.parent.name}-soft-labels.png"
         class_distribution(shares, counts).savefig(path, dpi=150)
-        print(f"  figure: {for_terminal(path)}")
+        streams.show(f"  figure: {for_terminal(path)}")
     return {name: _as_json(labels) for name, labels in found.items()}
 
 
@@ -177,7 +184,7 @@ def _audited(directory: Path, manifest: Manifest, options: argparse.Namespace) -
         stream=table.stream,
         context=context,
     )
-    print(f"  audit of {min(options.audit, len(table.rows))} rows: {difference}")
+    streams.show(f"  audit of {min(options.audit, len(table.rows))} rows: {difference}")
     result: dict[str, Any] = {"largest_difference": difference.largest, "scale": difference.scale}
     try:
         difference.check(directory)
@@ -250,4 +257,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(streams.finish(main()))

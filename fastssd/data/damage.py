@@ -7,6 +7,7 @@ dataset alone, so a resumed run, or one of more processes, sees the same pixels.
 """
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fastssd.data.draws import Int64
+from fastssd.files import append, writing
 from fastssd.reading import read_bytes, read_json_lines, reading, value_at
 
 _REMEDY = "remove the line"
@@ -35,6 +37,9 @@ class Damage:
         path: A file of JSON lines, one for each image; what is there, of an earlier process of the
             run, is not noted again.
         warn: Told of each image that is new.
+
+    Raises:
+        DataError: If the file holds something else.
     """
 
     def __init__(self, path: Path, *, warn: Callable[[str], None]) -> None:
@@ -55,6 +60,9 @@ class Damage:
             file: The source file that it came from.
             reason: What the decoder found.
             replaced_by: The sample that stood in for it, the first time.
+
+        Raises:
+            DataError: If the file cannot be written.
         """
         entry = {
             "split": split,
@@ -66,9 +74,8 @@ class Damage:
         with self._lock:
             if (split, sample) in self._known:
                 return
+            append(self._path, json.dumps(entry) + "\n")
             self._known.add((split, sample))
-            with self._path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(entry) + "\n")
         self._warn(
             f"{file} (sample {sample} of {split}) is damaged: {reason}; sample {replaced_by} "
             "stands in for it (data.on_error=replace)"
@@ -83,7 +90,8 @@ def _noted(path: Path) -> set[tuple[str, int]]:
         content = read_bytes(path)
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
-        path.write_bytes(whole)
+        with writing(path):
+            os.truncate(path, len(whole))
     known = set()
     for number, entry in enumerate(read_json_lines(path, dict, remedy=_REMEDY), start=1):
         with reading(f"{path}, line {number}", _REMEDY):

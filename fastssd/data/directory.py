@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fastssd.errors import ConfigError
+from fastssd.files import sync_path
 
 Say = Callable[[str], None]
 """Called with a line for the user."""
@@ -76,8 +77,8 @@ def new_directory(out: Path, *, overwrite: bool, marker: str, say: Say = silent)
             raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
         yield partial
         for file in partial.iterdir():
-            _sync(file)
-        _sync(partial)
+            sync_path(file)
+        sync_path(partial)
         with _only_one(out.parent):
             check_target(out, overwrite=overwrite, marker=marker)
             _replace(partial, out)
@@ -189,15 +190,7 @@ def _replace(partial: Path, out: Path) -> None:
     partial.rename(out)
     # Only now: if we are killed before, the next writer knows by it that we are dead.
     (out / _LOCK_FILE).unlink()
-    _sync(out)
+    sync_path(out)
     if old is not None:
         shutil.rmtree(old)
-    _sync(out.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(out.parent)

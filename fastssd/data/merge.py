@@ -17,6 +17,7 @@ from fastssd.data.shards import Manifest, check_complete, find_shards, read_mani
 from fastssd.data.split_files import DIGEST_BYTES, SplitFiles
 from fastssd.data.storage.files import load_array
 from fastssd.errors import DataError
+from fastssd.native import mapped
 from fastssd.reading import read_json_lines
 
 _Extra = tuple[int, str, bytes]
@@ -103,6 +104,7 @@ def _merge_split(
                 done += 1
                 if progress is not None and (done == total or done % _AT_ONCE == 0):
                     progress(split, done, total)
+        mapped.check()
         entry = files.finish(len(first["classes"]), keep_digests=False)
         digest(files.digests)
     return {**entry, "source_split": first["splits"][split]["source_split"]}

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastssd import streams
 from fastssd.errors import ConfigError, FastssdError
 from fastssd.files import write_atomically
 from fastssd.recipe_file import load_config
@@ -20,17 +21,18 @@ CONFIG = "config.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
+    streams.prepare()
     options = _parser().parse_args(arguments)
     try:
         if options.report:
             _report(options)
             return 0
         rows = _evaluate(options)
+        if options.json:
+            write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
     except FastssdError as error:
-        print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
+        streams.tell(f"fastssd: {error_for_terminal(error)}")
         return error.exit_code
-    if options.json:
-        write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
 
@@ -105,4 +107,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(streams.finish(main()))

@@ -246,23 +246,24 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
 
 
 def _images(batches: Iterable[Batch], context: Context) -> Iterator[Tensor]:
-    """Yield the images of batches; a signal ends the run between two, and the watchdog is calm."""
+    """Yield the images of batches, up to a signal; the watchdog hears of each."""
     for batch in batches:
-        context.stop_if_asked()
         yield batch.query
+        if context.interrupted():
+            return
 
 
 def _recalibrate(frozen: FrozenNetwork, folder: Path, context: Context) -> None:
     """Refresh BatchNorm's statistics by one class-balanced pass; done once, then read back."""
     path = folder / RECALIBRATED
-    exists = path.exists()
-    context.barrier()  # Or a slow process would find the file of a fast one, and not take part.
-    if not exists:
+    # One for all: a slow process would find the file of a fast one, and not take part.
+    if not context.main_says(path.exists()):
         training = context.config.balance
         plan = context.plan(training, stream="recalibrate", part=folder.name)
         feed = context.feed(training, plan, context.augmentation("recalibrate"))
         with closing(feed.batches(0, feed.steps_per_epoch)) as batches, context.autocast():
             recalibrate(frozen, _images(batches, context))
+        context.stop_if_asked()
         ranks.average_batchnorm(frozen)
         if context.is_main:
             save_weights(path, frozen)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastssd.augment.augmentation import Augmentation
 from fastssd.augment.recipes import build_recipe
+from fastssd.collectives import main_says
 from fastssd.config import Config, TrainingConfig
 from fastssd.data.damage import Damage
 from fastssd.data.dataset import Dataset, Split
@@ -56,9 +57,10 @@ class Context:
         autocast: Enters the run's precision.
         reduce: Sums a tensor over processes.
         barrier: Waits for all processes.
-        stop_if_asked: Leaves by an exception if a signal asked for it; called where nothing is
-            lost by that.
-        interrupted: Whether a signal asked to stop, so that what is measured now is not wanted.
+        stop_if_asked: Leaves by an exception, on all processes, if a signal asked one of them to
+            stop. All call it, where nothing is lost by leaving, and it waits for them.
+        interrupted: Whether a signal asked to stop, so that what is made now is not wanted. Waits
+            for nobody; `stop_if_asked` follows.
         damage: Where damaged training images are noted, which others replace; None: they are
             errors.
         device_images: The pixels of splits that are kept on the device, by the split's name.
@@ -87,6 +89,11 @@ class Context:
     def index(self) -> ClassIndex:
         """Its labels."""
         return ClassIndex(self.train.labels, self.num_classes)
+
+    def main_says(self, number: int) -> int:
+        """Return the main process's number on all processes, which all call it."""
+        device, is_main = self.workers.device, self.is_main
+        return main_says(number, is_main=is_main, device=device, reduce=self.reduce)
 
     @property
     def num_classes(self) -> int:

@@ -5,12 +5,12 @@ only if its content has the checksum that the line names.
 """
 
 import json
-import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fastssd.files import write_atomically
+from fastssd.files import fsync, write_all, write_atomically, writing
 from fastssd.reading import parse_json, read_bytes, reading, value_at
 from fastssd.stages.table_files import REMEDY, Checksums
 
@@ -27,10 +27,15 @@ class Journal:
     Args:
         directory: The table's.
         rank: This process.
+
+    Raises:
+        DataError: If it cannot be written.
     """
 
     def __init__(self, directory: Path, rank: int) -> None:
-        self._file = (directory / f"blocks-{rank:05d}.jsonl").open("wb")
+        self._path = directory / f"blocks-{rank:05d}.jsonl"
+        with writing(self._path):
+            self._file = self._path.open("wb", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -44,10 +49,14 @@ class Journal:
         self._file.close()
 
     def note(self, block: int, checksums: Checksums) -> None:
-        """Note a block that is on the disk, and wait until the note is."""
-        self._file.write(_line(block, checksums).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Note a block that is on the disk, and wait until the note is.
+
+        Raises:
+            DataError: If it cannot be written.
+        """
+        with writing(self._path):
+            write_all(self._file, _line(block, checksums).encode())
+            fsync(self._file.fileno())
 
 
 def read_journals(directory: Path, num_blocks: int) -> Finished:
@@ -73,15 +82,18 @@ def replace_journals(directory: Path, finished: Finished) -> None:
     """Put what is known to be right into one journal in place of all that there are."""
     lines = [_line(block, checksums) for block, checksums in sorted(finished.items())]
     write_atomically(directory / _EARLIER, "".join(lines))
-    for path in directory.glob(_PATTERN):
-        if path.name != _EARLIER:
-            path.unlink()
+    _remove(path for path in directory.glob(_PATTERN) if path.name != _EARLIER)
 
 
 def remove_journals(directory: Path) -> None:
     """Remove the journals of a finished table."""
-    for path in directory.glob(_PATTERN):
-        path.unlink()
+    _remove(directory.glob(_PATTERN))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with writing(path):
+            path.unlink()
 
 
 def _line(block: int, checksums: Checksums) -> str:

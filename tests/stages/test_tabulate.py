@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastssd.data.draws import Draws, pack_view
-from fastssd.errors import ConfigError, DataError
+from fastssd.errors import DataError, FastssdError
 from fastssd.stages import tabulate
 from fastssd.stages.feeds import finished
 from fastssd.stages.networks import FrozenNetwork
@@ -121,7 +121,7 @@ def killed_after(table_of, context, number, *overrides):
         if not left[0]:
             raise Killed
 
-    object.__setattr__(made, "stop_if_asked", ask)
+    object.__setattr__(made, "interrupted", ask)
     with pytest.raises(Killed):
         table_of(made=made)
 
@@ -363,12 +363,19 @@ def test_another_library_version_warns_and_asks_the_network_again(
         table_of()
 
 
-@pytest.mark.parametrize("factor", [1e9, float("nan")])
-def test_answers_that_do_not_fit_are_refused(frozen, table_of, factor):
+@pytest.mark.parametrize(
+    ("factor", "dtype", "message", "exit_code"),
+    [
+        (1e9, "float16", r"of logits is not finite in float16: set frozen\.dtype", 2),
+        (float("nan"), "float32", "of logits is not finite in float32: .* has diverged", 1),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused(frozen, table_of, factor, dtype, message, exit_code):
     with torch.no_grad():
         frozen.head.weight.mul_(factor)
-    with pytest.raises(ConfigError, match=r"of logits is not finite in float16: set frozen\.dtype"):
-        table_of()
+    with pytest.raises(FastssdError, match=message) as refused:
+        table_of(f"frozen.dtype={dtype}")
+    assert refused.value.exit_code == exit_code
 
 
 def test_a_fingerprint_depends_on_every_name_and_value():

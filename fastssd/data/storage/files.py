@@ -2,6 +2,7 @@
 
 import io
 import math
+import mmap
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastssd.data.storage.image import UInt8
+from fastssd.native import mapped as mapped_files
 from fastssd.reading import open_regular, reading
 
 _MAX_HEADER_BYTES = 1000  # NumPy's of any array of ours has 128
@@ -61,7 +63,7 @@ def map_bytes(path: Path) -> UInt8:
         DataError: If the file is missing or empty.
     """
     with reading(path, _REMEDY), open_regular(path) as file:
-        return np.asarray(np.memmap(file, dtype=np.uint8, mode="c"))
+        return _guarded(np.memmap(file, dtype=np.uint8, mode="c"), path)
 
 
 def map_pixels(path: Path) -> UInt8:
@@ -76,7 +78,17 @@ def map_pixels(path: Path) -> UInt8:
         if shape[3] != 3 or not min(shape) or order != "C":
             raise ValueError(f"it holds {shape} where (N, height, width, 3) is expected")
         start = file.tell()
-        return np.asarray(np.memmap(file, dtype=np.uint8, mode="c", offset=start, shape=shape))
+        array = np.memmap(file, dtype=np.uint8, mode="c", offset=start, shape=shape)
+        return _guarded(array, path)
+
+
+def _guarded(array: NDArray[Any], path: Path) -> UInt8:
+    """Return a mapped array as a plain one, safe to read whatever becomes of its file."""
+    mapped = array.base
+    if isinstance(mapped, mmap.mmap):
+        first = np.frombuffer(mapped, dtype=np.uint8)
+        mapped_files.guard(mapped, first.__array_interface__["data"][0], path)
+    return np.asarray(array)
 
 
 def _header(
