@@ -34,6 +34,19 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say what could not be read, and why, where the block fails to read it.
+
+    Raises:
+        DataError: In place of an OSError of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; mend that") from error
+
+
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     """Write a whole file, safely on the disk, or leave what was there.
 

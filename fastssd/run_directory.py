@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fastssd.recipe_file import differences, load_config, to_yaml
 from fastssd.untrusted import error_for_terminal
 
 _MAY_CHANGE = (
+    "data.decoder",
     "data.threads",
     "data.prefetch",
     "data.read_ahead",
@@ -27,19 +28,24 @@ _MAY_CHANGE = (
     "output",
     "watchdog",
 )
-"""Keys that a resumed run may have otherwise: they change results by rounding, if at all."""
+"""Keys that a resumed run may have otherwise: they change results by rounding, if at all. Which
+decoder it is after all, each stage's record says (stages/record.py)."""
 
 _LOCK = ".lock"
 
 
 @contextmanager
-def claimed(output: Path, config: Config, *, write: bool) -> Iterator[None]:
+def claimed(output: Path, config: Config, *, write: bool) -> Iterator[Callable[[], None]]:
     """Make the run directory, or check that the run in it is this one, and keep others out.
 
     Args:
         output: The directory.
         config: This run's.
         write: Whether this process does so for all.
+
+    Yields:
+        What notes the config in the directory, where it isn't yet: to be called once nothing else
+        refuses it, or stages that are there would get the settings of another run.
 
     Raises:
         ConfigError: If it holds a run with other settings, naming them, can't be made, or another
@@ -61,7 +67,7 @@ def claimed(output: Path, config: Config, *, write: bool) -> Iterator[None]:
     else:
         new = True
     if not write:
-        yield
+        yield lambda: None
         return
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -70,9 +76,7 @@ def claimed(output: Path, config: Config, *, write: bool) -> Iterator[None]:
     with _alone(output):
         for folder in (output, *(entry for entry in output.iterdir() if entry.is_dir())):
             remove_partial(folder)
-        if new:
-            write_atomically(path, to_yaml(config))
-        yield
+        yield lambda: write_atomically(path, to_yaml(config)) if new else None
 
 
 @contextmanager

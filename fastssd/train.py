@@ -18,7 +18,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 import argparse
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from fastssd.config import Config
@@ -85,13 +85,15 @@ def _run(config: Config) -> int:
     output, is_main = Path(config.output), is_main_process()
     status = Status(output / "status.json", is_main=is_main)
     try:
-        with claimed(output, config, write=is_main):
-            return _run_claimed(config, signals, status)
+        with claimed(output, config, write=is_main) as note_config:
+            return _run_claimed(config, signals, status, note_config)
     except FastssdError as error:
         return _say(error)  # And leave the status of the run that is there as it is.
 
 
-def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
+def _run_claimed(
+    config: Config, signals: Signals, status: Status, note_config: Callable[[], None]
+) -> int:
     """Run a config's stages in a run directory that is this run's, and keep its status."""
     from fastssd.agreement import Stopped
     from fastssd.liveness import Liveness, lost_peer
@@ -106,7 +108,7 @@ def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
             Liveness(config.watchdog, tell=hung) as liveness,
             Session(config, requested_signal=lambda: signals.number, liveness=liveness) as session,
         ):
-            session.run(on_stage=status.running)
+            session.run(on_checked=note_config, on_stage=status.running)
     except Stopped as stopped:
         return _stopped(stopped.signal_number, status)
     except FastssdError as error:

@@ -101,6 +101,8 @@ class Trainer:
         folder: The stage's folder, which exists.
         train_counts: (C,) training images of each class.
         seed: Of dropout.
+        recipe: Digest of what the stage is trained by; what is saved carries it, and a checkpoint
+            of another is not gone on from.
         supervision: Console, evaluation and signals.
         synchronise: Brings the processes' copies of the stage together, at log lines.
 
@@ -119,6 +121,7 @@ class Trainer:
         folder: Path,
         train_counts: ArrayLike,
         seed: int,
+        recipe: str,
         supervision: Supervision,
         synchronise: Callable[[nn.Module], None],
     ) -> None:
@@ -127,6 +130,7 @@ class Trainer:
         self.accelerator = accelerator
         self.folder = folder
         self.seed = seed
+        self.recipe = recipe
         self.supervision = supervision
         self.synchronise = synchronise
         stage = stage.to(memory_format=torch.channels_last)
@@ -141,8 +145,7 @@ class Trainer:
         self.progress = Progress()
         self._resume = Resume(
             folder,
-            recipe=f"{folder.name}, seed {seed}, {training.epochs} epochs of "
-            f"{feed.steps_per_epoch} steps of {training.batch_size}, learning rate {training.lr}",
+            recipe=recipe,
             accelerator=accelerator,
             warn=supervision.console.warning,
         )
@@ -178,7 +181,7 @@ class Trainer:
                 if signal_number := self.supervision.agreement.now():
                     raise Stopped(signal_number)
         if self.accelerator.is_main_process:
-            save_weights(self.folder / WEIGHTS["last"], self.stage)
+            save_weights(self.folder / WEIGHTS["last"], self.stage, made_by=self.recipe)
         self.accelerator.wait_for_everyone()
         self.supervision.console.stage_finished(time.perf_counter() - started)
 
@@ -278,7 +281,7 @@ class Trainer:
         if self.progress.best is None or score > self.progress.best:
             self.progress.best = score
             if self.accelerator.is_main_process:
-                save_weights(self.folder / WEIGHTS["best"], self.stage)
+                save_weights(self.folder / WEIGHTS["best"], self.stage, made_by=self.recipe)
 
     def _position(self) -> dict[str, int]:
         return {"epoch": self.progress.epoch, "step": self.progress.step}

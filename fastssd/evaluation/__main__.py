@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastssd.data.class_names import read_class_map
 from fastssd.errors import ConfigError, FastssdError
 from fastssd.files import write_atomically
 from fastssd.recipe_file import load_config
@@ -26,11 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _report(options)
             return 0
         rows = _evaluate(options)
+        if options.json:
+            write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
     except FastssdError as error:
         print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    if options.json:
-        write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
 
@@ -61,6 +62,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
             f"{path} is neither a run directory nor a file of weights in a stage's folder of one: "
             f"{run / CONFIG} is not there"
         )
+    class_map = read_class_map(options.class_map) if options.class_map else None
     overrides = [f"data.path={options.dataset}", f"output={run}", f"data.decoder={options.decoder}"]
     if options.split:
         overrides.append(f"data.test={options.split}")
@@ -73,7 +75,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
         Liveness(config.watchdog, tell=lambda message: None) as liveness,
         Session(config, requested_signal=lambda: 0, liveness=liveness) as session,
     ):
-        return session.evaluate(only=only)
+        return session.evaluate(only=only, class_map=class_map)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
         help="measure nothing: make report.json, report.md and the figures of RUN again",
     )
     parser.add_argument("--split", help="the split to measure on (default: the run's data.test)")
+    parser.add_argument(
+        "--class-map",
+        type=Path,
+        metavar="FILE",
+        help="the run's names for classes that DATASET calls otherwise: JSON, {DATASET'S: RUN'S}, "
+        "or a CSV file of two such columns without a header",
+    )
     parser.add_argument("--decoder", default="auto", help="as data.decoder (default: auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
     return parser
