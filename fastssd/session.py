@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -41,11 +40,6 @@ from fastssd.stages.record import check_folders
 from fastssd.stages.rows import measured_rows
 
 
-def is_main_process() -> bool:
-    """Return whether this process writes what all share; known before anything is set up."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 class Session:
     """Everything a process needs to run a config.
 
@@ -66,8 +60,9 @@ class Session:
         requested_signal: Callable[[], int],
         liveness: Liveness,
     ) -> None:
+        launch = launchers.launch()
         self._liveness = liveness
-        self._liveness.doing = f"finding the other processes {launchers.meeting_point()}"
+        self._liveness.doing = f"finding the other processes {launch.meeting_point}"
         environment.set_algorithms(config)
         launchers.check_passed_on()
         # The watchdog's second line, in threads of Gloo and NCCL.
@@ -87,12 +82,10 @@ class Session:
                 InitProcessGroupKwargs(timeout=timeout),
             ],
         )
-        environment.check_processes(self._accelerator)
+        environment.check_processes(self._accelerator, started=launch.num_processes)
         _check_precision(config, self._accelerator.device)
         environment.check_compiler(config, self._accelerator.device)
-        threads = environment.set_threads(
-            config, num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        )
+        threads = environment.set_threads(config, num_local_processes=launch.num_local_processes)
         self._config = config
         self._requested_signal = requested_signal
         self._agreement = Agreement(self._asked_of_us, timeout=timeout)

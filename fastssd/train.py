@@ -23,7 +23,7 @@ from types import FrameType
 
 from fastssd.config import Config
 from fastssd.errors import ConfigError, FastssdError
-from fastssd.launchers import follow_launcher
+from fastssd.launchers import follow_launcher, launch
 from fastssd.recipe_file import load_config
 from fastssd.run_directory import Status, claimed
 from fastssd.untrusted import error_for_terminal
@@ -78,13 +78,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(config: Config) -> int:
     """Run a config's stages in this process."""
-    from fastssd.session import is_main_process
-
     signals = Signals()
     follow_launcher()
-    output, is_main = Path(config.output), is_main_process()
-    status = Status(output / "status.json", is_main=is_main)
+    output = Path(config.output)
     try:
+        is_main = launch().rank == 0
+        status = Status(output / "status.json", is_main=is_main)
         with claimed(output, config, write=is_main) as note_config:
             return _run_claimed(config, signals, status, note_config)
     except FastssdError as error:
