@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fastssd.config import Config
 from fastssd.errors import ConfigError, DataError
-from fastssd.files import remove_partial, write_atomically
+from fastssd.files import reading, remove_partial, write_atomically
+from fastssd.places import check_output
 from fastssd.recipe_file import differences, load_config, to_yaml
 from fastssd.untrusted import error_for_terminal
 
@@ -48,13 +49,16 @@ def claimed(output: Path, config: Config, *, write: bool) -> Iterator[Callable[[
         refuses it, or stages that are there would get the settings of another run.
 
     Raises:
-        ConfigError: If it holds a run with other settings, naming them, can't be made, or another
-            run is writing it. A run that failed before its first stage doesn't count: its
-            settings were to be mended.
-        DataError: If it can't be written.
+        ConfigError: If it holds a run with other settings, naming them, can't be made, is a part of
+            a dataset or of another run, or another run is writing it. A run that failed before its
+            first stage doesn't count: its settings were to be mended.
+        DataError: If it can't be read or written.
     """
     path = output / "config.yaml"
-    if path.exists() and any(entry.is_dir() for entry in output.iterdir()):
+    with reading(output):
+        check_output(output, Path(config.data.path))
+        begun = path.exists() and any(entry.is_dir() for entry in output.iterdir())
+    if begun:
         differing = [
             line for key, line in differences(load_config(path), config) if key not in _MAY_CHANGE
         ]
@@ -74,8 +78,7 @@ def claimed(output: Path, config: Config, *, write: bool) -> Iterator[Callable[[
     except OSError as error:
         raise ConfigError(f"output={output} can't be written: {error.strerror}") from error
     with _alone(output):
-        for folder in (output, *(entry for entry in output.iterdir() if entry.is_dir())):
-            remove_partial(folder)
+        remove_partial(output)
         yield lambda: write_atomically(path, to_yaml(config)) if new else None
 
 

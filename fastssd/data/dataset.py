@@ -16,6 +16,7 @@ from fastssd.data.storage.formats import STORAGES
 from fastssd.data.storage.storage import Int32, Storage
 from fastssd.errors import ConfigError, DataError
 from fastssd.files import check_seal
+from fastssd.places import usable
 
 Int64 = NDArray[np.int64]
 
@@ -184,10 +185,12 @@ def open_dataset(path: str | Path) -> Dataset:
     """Open a dataset directory.
 
     Raises:
+        ConfigError: If no directory can have such a name.
         DataError: If it is missing or its `meta.json` is missing, damaged or of a format that is
             not known here.
     """
     path = Path(path)
+    usable(path, "the dataset directory ")
     if not path.is_dir():
         raise DataError(
             f"{path}: there is no such dataset directory; make one with "

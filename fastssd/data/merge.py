@@ -18,6 +18,7 @@ from fastssd.data.shards import Manifest, check_complete, find_shards, read_mani
 from fastssd.data.split_files import DIGEST_BYTES, SplitFiles
 from fastssd.data.storage.files import load_array
 from fastssd.errors import DataError
+from fastssd.places import check_out
 
 _Extra = tuple[int, str, bytes]
 _AT_ONCE = 256  # images copied between two calls of `progress`
@@ -52,6 +53,7 @@ def merge(
             training image.
     """
     out = Path(out)
+    check_out(out)
     check_target(out, overwrite=overwrite, marker=META_FILE)
     manifests = check_complete([read_manifest(path) for path in shards or find_shards(out)])
     first = manifests[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from fastssd.data.class_names import read_class_map
 from fastssd.errors import ConfigError, FastssdError
 from fastssd.files import write_atomically
+from fastssd.places import usable
 from fastssd.recipe_file import load_config
 from fastssd.untrusted import error_for_terminal
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
     options = _parser().parse_args(arguments)
     try:
+        usable(options.trained, "RUN_OR_CHECKPOINT ")
         if options.report:
             _report(options)
             return 0
