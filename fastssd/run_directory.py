@@ -18,6 +18,7 @@ from fastssd.recipe_file import differences, load_config, to_yaml
 from fastssd.untrusted import error_for_terminal
 
 _MAY_CHANGE = (
+    "data.path",
     "data.decoder",
     "data.threads",
     "data.prefetch",
@@ -30,7 +31,7 @@ _MAY_CHANGE = (
     "watchdog",
 )
 """Keys that a resumed run may have otherwise: they change results by rounding, if at all. Which
-decoder it is after all, each stage's record says (stages/record.py)."""
+dataset and decoder they come to is compared with each stage's record (stages/record.py)."""
 
 _LOCK = ".lock"
 

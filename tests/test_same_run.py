@@ -89,14 +89,17 @@ def test_a_dataset_that_was_replaced_is_refused_naming_what_differs(
     assert files_of(tmp_path / "run") == before
 
 
-def test_a_dataset_converted_again_to_the_same_bytes_is_the_same(tmp_path, here, capsys, command):
+def test_a_dataset_converted_again_to_the_same_bytes_and_moved_is_the_same(
+    tmp_path, here, capsys, command
+):
     converted(tmp_path / "data")
     meta = json.loads((tmp_path / "data/meta.json").read_text())
     meta["versions"]["numpy"] = "another"
     del meta["sha256"]
     (tmp_path / "data/meta.json").write_text(json.dumps(meta))
+    (tmp_path / "data").rename(tmp_path / "moved")
 
-    assert here(command()) == 0
+    assert here([*command(), f"data.path={tmp_path / 'moved'}"]) == 0
 
     assert capsys.readouterr().out.count("finished before") == 2
 

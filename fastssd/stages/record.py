@@ -184,8 +184,7 @@ def check_folders(context: Context) -> None:
         told = "; and ".join(f"{', '.join(them)}: {phrases}" for phrases, them in others.items())
         raise ConfigError(
             f"{context.output} holds stages that were trained otherwise than this command would: "
-            f"{told}. Choose another output, or delete the folders of these stages to train them "
-            "again"
+            f"{told}. Choose another output, or delete {context.output} to train all of it again"
         )
 
 
