@@ -89,6 +89,19 @@ def test_a_dataset_that_was_replaced_is_refused_naming_what_differs(
     assert files_of(tmp_path / "run") == before
 
 
+def test_every_process_refuses_alike(tmp_path, elsewhere, command):
+    converted(tmp_path / "data", seed=1)
+
+    codes, printed = elsewhere(command(), ranks=2)
+
+    assert codes == [2, 2], printed
+    for text in printed:
+        assert "split 'train' has other images or labels" in text.splitlines()[-1]
+        assert "Traceback" not in text
+    status = json.loads((tmp_path / "run/status.json").read_text())
+    assert (status["exit_code"], "other images" in status["error"]) == (2, True)
+
+
 def test_a_dataset_converted_again_to_the_same_bytes_and_moved_is_the_same(
     tmp_path, here, capsys, command
 ):
