@@ -21,7 +21,7 @@ def check_hosts(context: Context, accelerator: Accelerator) -> None:
     device = accelerator.device
     token = accelerator.gather(torch.tensor([time.time_ns()], device=device))[0].item()
     # A name that is new: a network file system may remember that another was not there.
-    mark = context.output / f".seen-by-all-{token}"
+    mark = context.output / f"seen-by-all.partial-{token}"  # removed after a kill like others
     if context.is_main:
         mark.touch()
     accelerator.wait_for_everyone()
