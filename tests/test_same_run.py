@@ -46,6 +46,11 @@ def command(finished, tmp_path, arguments):
     return of
 
 
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    monkeypatch.setattr("fastssd.evaluation.report.write_figures", lambda *arguments: ([], []))
+
+
 def unfinish(run: Path) -> None:
     """Leave a run as if it was killed in stage I: with a checkpoint, and no result."""
     shutil.rmtree(run / "2-balance")
