@@ -23,6 +23,7 @@ WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}
 """Files of a stage's folder: after its last epoch, and at its best on the validation split."""
 
 _MODEL, _OPTIMIZER, _EXTRA = "model.", "optimizer.", "extra."
+_MADE_BY = "made_by"
 _SEAL = "fastssd"  # which file this is, and the SHA-256 of everything else
 
 
@@ -34,8 +35,13 @@ class DivergedError(FastssdError):
     """Numbers that are to be kept are not finite; nothing was written, the old file is there."""
 
 
-def save_weights(path: Path, module: nn.Module) -> None:
+def save_weights(path: Path, module: nn.Module, *, made_by: str = "") -> None:
     """Write a module's state dict.
+
+    Args:
+        path: The file.
+        module: Whose state it is.
+        made_by: What the weights were trained by, for `weights_made_by`.
 
     Raises:
         DivergedError: If a number of it is not finite.
@@ -43,7 +49,17 @@ def save_weights(path: Path, module: nn.Module) -> None:
     """
     content = {name: _plain(value) for name, value in module.state_dict().items()}
     _check_finite(path, content)
-    _write(path, content, {})
+    _write(path, content, {_MADE_BY: made_by} if made_by else {})
+
+
+def weights_made_by(path: Path) -> str:
+    """Return what `save_weights` was told that the weights were trained by.
+
+    Raises:
+        DamagedError: If the file is missing, torn, altered or another.
+    """
+    _, header = _read(path)
+    return header.get(_MADE_BY, "")
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -188,7 +204,10 @@ def _load_state(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> No
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     seal = {"file": _place(path), "sha256": _digest(tensors, header)}
-    # One key beside the header's: safetensors would put two of weights in any order.
+    # All that weights say stands in one key: safetensors would put two in any order.
+    if _MADE_BY in header:
+        seal[_MADE_BY] = header[_MADE_BY]
+        header = {key: value for key, value in header.items() if key != _MADE_BY}
     write_atomically(path, save(tensors, {**header, _SEAL: json.dumps(seal)}))
 
 
@@ -200,6 +219,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             header: dict[str, str] = file.metadata() or {}
         seal = parse_json(header.pop(_SEAL, "{}"), dict)
         place, digest = seal.get("file"), seal.get("sha256")
+        if made_by := str(seal.get(_MADE_BY, "")):
+            header[_MADE_BY] = made_by
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         # A header that is damaged may name anything for a type or a shape.
         raise DamagedError(f"{path}: not readable ({error}); {_REMEDY}") from error

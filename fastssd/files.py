@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,10 +50,11 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     Raises:
         DataError: If it cannot be written, as on a full disk.
     """
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    # Processes of two hosts, or containers, may have one number, and even one host's name.
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
     with writing(path):
         try:
-            with partial.open("wb") as file:
+            with partial.open("xb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 fsync(file.fileno())
@@ -148,8 +150,12 @@ def sync_path(path: Path) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed writers left half-written in a folder; nobody may be writing there."""
-    for path in folder.glob("*.partial-*"):
+    """Remove what killed writers left half-written in a folder and below; none may be writing.
+
+    Raises:
+        DataError: If something can't be removed.
+    """
+    for path in folder.rglob("*.partial-*"):
         if path.is_file():
             with writing(path):
                 path.unlink(missing_ok=True)

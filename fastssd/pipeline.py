@@ -8,9 +8,9 @@ from typing import Any
 from accelerate import Accelerator
 
 from fastssd.agreement import Agreement
-from fastssd.checkpoints import WEIGHTS
+from fastssd.checkpoints import WEIGHTS, weights_made_by
 from fastssd.console import Console
-from fastssd.errors import DataError
+from fastssd.errors import ConfigError, DataError
 from fastssd.evaluation.metrics import accuracies
 from fastssd.evaluation.results import RESULT, damaged_files, read_stage
 from fastssd.files import seal, sha256_of, write_atomically, writing
@@ -19,7 +19,9 @@ from fastssd.resume import CHECKPOINT, METRICS
 from fastssd.stages import ranks
 from fastssd.stages.build import Prepared, prepare
 from fastssd.stages.context import Context
+from fastssd.stages.deciding import decided_by_main
 from fastssd.stages.jobs import Job, jobs_of
+from fastssd.stages.record import StageRecord, read_record, standing_record, write_record
 from fastssd.stages.rows import measured_rows
 from fastssd.trainer import HeadAccuracies, Supervision, Trainer, Validation
 
@@ -42,24 +44,57 @@ def run_stages(
         on_stage: Told the folder of each stage that begins.
 
     Raises:
+        ConfigError: If a stage stands on weights that are no longer there.
         DataError: If weights of a finished stage are damaged and can't be had again.
     """
     for job in jobs_of(context.config):
-        if _is_finished(context.output / job.folder, context, console):
+        # Only the main process compares, and saves what is compared.
+        record = standing_record(job, context) if context.is_main else None
+        if _is_finished(context.output / job.folder, record, context, console):
             console.message(f"{job.folder}: finished before")
             continue
         on_stage(job.folder)
         context.barrier()  # Noted before any process can fail in it and say so.
         context.stop_if_asked()  # Before what a stage prepares, which may take long.
-        _run_stage(job, context, accelerator, console, agreement)
+        _run_stage(job, record, context, accelerator, console, agreement)
 
 
-def _is_finished(folder: Path, context: Context, console: Console) -> bool:
+def _is_finished(
+    folder: Path, record: StageRecord | None, context: Context, console: Console
+) -> bool:
     """Return whether a stage is done and its files are those that it left; the same on all."""
-    return bool(context.main_says(context.is_main and _is_whole(folder, console)))
+
+    def look() -> bool:
+        assert record is not None
+        _check_source(folder, record)
+        finished = _is_whole(folder, record, console)
+        if not finished:
+            _check_best(folder, record)
+        return finished
+
+    return decided_by_main(look, context)
 
 
-def _is_whole(folder: Path, console: Console) -> bool:
+def _check_source(folder: Path, record: StageRecord) -> None:
+    """Raise ConfigError if a stage was trained on other weights of its source than are there."""
+    found = read_record(folder)
+    if found is not None and found.weights != record.weights:
+        source = ", ".join(record.weights)
+        raise ConfigError(
+            f"{folder} was trained on other weights of {source} than those that are there now, "
+            f"which was trained again or replaced since: delete {folder} to train it again too, "
+            f"or put {source} back"
+        )
+
+
+def _check_best(folder: Path, record: StageRecord) -> None:
+    """Raise DataError if the best weights of a stage that goes on are another's, or damaged."""
+    path = folder / WEIGHTS["best"]
+    if path.exists() and weights_made_by(path) != record.digest:
+        raise DataError(f"{path} was trained by another run: delete {folder} to train it again")
+
+
+def _is_whole(folder: Path, record: StageRecord, console: Console) -> bool:
     """Return whether a stage has a result that stands; one that does not is moved out of the way.
 
     Raises:
@@ -69,7 +104,11 @@ def _is_whole(folder: Path, console: Console) -> bool:
     if not path.exists():
         return False
     try:
-        damaged = damaged_files(path, read_stage(path))
+        result = read_stage(path)
+        damaged = damaged_files(path, result)
+        if result.made_by != record.digest:
+            console.warning(f"{path} is of another run; the stage is measured again")
+            damaged.append(RESULT)
     except DataError as error:
         console.warning(f"{error.args[0].partition(':')[0]}; the stage is measured again")
         damaged = [RESULT]
@@ -97,6 +136,7 @@ def _is_whole(folder: Path, console: Console) -> bool:
 
 def _run_stage(
     job: Job,
+    record: StageRecord | None,
     context: Context,
     accelerator: Accelerator,
     console: Console,
@@ -105,6 +145,8 @@ def _run_stage(
     folder = context.output / job.folder
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    if record is not None:
+        write_record(folder, record)
     prepared = prepare(job, context)
 
     def measure(split: str) -> HeadAccuracies:
@@ -130,6 +172,7 @@ def _run_stage(
         folder=folder,
         train_counts=context.train.counts,
         seed=context.config.seed,
+        recipe="" if record is None else record.digest,
         supervision=Supervision(
             console=console,
             log=context.config.log,
@@ -146,8 +189,8 @@ def _run_stage(
         "train": trainer.progress.seconds,
         "evaluate": time.perf_counter() - started,
     }
-    if context.is_main:
-        result = _result(job, prepared, trainer, rows, context)
+    if record is not None:
+        result = _result(job, record, prepared, trainer, rows, context)
         write_atomically(folder / RESULT, seal(result))
     context.barrier()
     accelerator.free_memory()
@@ -155,6 +198,7 @@ def _run_stage(
 
 def _result(
     job: Job,
+    record: StageRecord,
     prepared: Prepared,
     trainer: Trainer,
     rows: list[dict[str, Any]],
@@ -163,6 +207,8 @@ def _result(
     progress = trainer.progress
     return {
         "folder": job.folder,
+        "made_by": record.digest,
+        "dataset": record.dataset.digest,
         "rows": rows,
         "seconds": prepared.seconds,
         "images": progress.images,

@@ -61,7 +61,7 @@ class Resume:
 
     Args:
         folder: The stage's. All processes see the same one.
-        recipe: What the stage is trained by, in words; a checkpoint of another is not gone on from.
+        recipe: Digest of what the stage is trained by; a checkpoint of another is not gone on from.
         accelerator: Processes and the loss scaler.
         exchange: Between the processes.
         warn: Told of damaged files that there is a way around.
@@ -143,7 +143,7 @@ class Resume:
         if chosen == _NONE_IS_WHOLE:
             raise DataError(
                 f"{self._folder}: every checkpoint is damaged (the lines above say how); delete "
-                "them to train the stage from its beginning"
+                "the folder to train the stage from its beginning"
             )
         progress, window = Progress(), dict[str, Tensor]()
         logs: dict[str, Any] = {}
@@ -188,7 +188,10 @@ class Resume:
         if missing:
             raise DamagedError(f"{path}: not a checkpoint of a stage (no {', '.join(missing)})")
         if saved["recipe"] != self._recipe:
-            raise DamagedError(f"{path}: of another run ({saved['recipe']}, not {self._recipe})")
+            raise DamagedError(
+                f"{path}: of another run, of other settings or of another dataset: it was not "
+                f"trained by what {self._folder.name}/stage.json says"
+            )
         return saved
 
     def _damaged_logs(self, saved: dict[str, Any]) -> list[str]:

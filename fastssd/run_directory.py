@@ -5,19 +5,22 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fastssd.config import Config
 from fastssd.errors import ConfigError, DataError
 from fastssd.files import remove_partial, write_atomically
-from fastssd.reading import parse_json, read_bytes, value_at
+from fastssd.places import check_output
+from fastssd.reading import parse_json, read_bytes, reading, value_at
 from fastssd.recipe_file import differences, load_config, to_yaml
 from fastssd.streams import tell
 from fastssd.untrusted import error_for_terminal
 
 _MAY_CHANGE = (
+    "data.path",
+    "data.decoder",
     "data.threads",
     "data.prefetch",
     "data.read_ahead",
@@ -28,13 +31,14 @@ _MAY_CHANGE = (
     "output",
     "watchdog",
 )
-"""Keys that a resumed run may have otherwise: they change results by rounding, if at all."""
+"""Keys that a resumed run may have otherwise: they change results by rounding, if at all. Which
+dataset and decoder they come to is compared with each stage's record (stages/record.py)."""
 
 _LOCK = ".lock"
 
 
 @contextmanager
-def claimed(output: Path, config: Config, *, write: bool) -> Iterator[None]:
+def claimed(output: Path, config: Config, *, write: bool) -> Iterator[Callable[[], None]]:
     """Make the run directory, or check that the run in it is this one, and keep others out.
 
     Args:
@@ -42,14 +46,21 @@ def claimed(output: Path, config: Config, *, write: bool) -> Iterator[None]:
         config: This run's.
         write: Whether this process does so for all.
 
+    Yields:
+        What notes the config in the directory, where it isn't yet: to be called once nothing else
+        refuses it, or stages that are there would get the settings of another run.
+
     Raises:
-        ConfigError: If it holds a run with other settings, naming them, can't be made, or another
-            run is writing it. A run that failed before its first stage doesn't count: its
-            settings were to be mended.
-        DataError: If it can't be written.
+        ConfigError: If it holds a run with other settings, naming them, can't be made, is a part of
+            a dataset or of another run, or another run is writing it. A run that failed before its
+            first stage doesn't count: its settings were to be mended.
+        DataError: If it can't be read or written.
     """
     path = output / "config.yaml"
-    if path.exists() and any(entry.is_dir() for entry in output.iterdir()):
+    with reading(output):
+        check_output(output, Path(config.data.path))
+        begun = path.exists() and any(entry.is_dir() for entry in output.iterdir())
+    if begun:
         differing = [
             line for key, line in differences(load_config(path), config) if key not in _MAY_CHANGE
         ]
@@ -62,18 +73,15 @@ def claimed(output: Path, config: Config, *, write: bool) -> Iterator[None]:
     else:
         new = True
     if not write:
-        yield
+        yield lambda: None
         return
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output={output} can't be written: {error.strerror}") from error
     with _alone(output):
-        for folder in (output, *(entry for entry in output.iterdir() if entry.is_dir())):
-            remove_partial(folder)
-        if new:
-            write_atomically(path, to_yaml(config))
-        yield
+        remove_partial(output)
+        yield lambda: write_atomically(path, to_yaml(config)) if new else None
 
 
 @contextmanager

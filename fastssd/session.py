@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.damaged_images import damage_file
 from fastssd.evaluation.report import build_report
-from fastssd.evaluation.results import RESULT, Run, damaged_files, parse_row, read_stage
+from fastssd.evaluation.results import Run, parse_row
 from fastssd.files import write_atomically
 from fastssd.hosts import check_hosts
 from fastssd.liveness import Liveness
@@ -33,14 +32,12 @@ from fastssd.run_report import make_report, warn_of_absent_classes
 from fastssd.stages.build import build_stage
 from fastssd.stages.check import check_run
 from fastssd.stages.context import Context
+from fastssd.stages.deciding import decided_by_main
 from fastssd.stages.feeds import Workers
 from fastssd.stages.jobs import jobs_of
+from fastssd.stages.measuring import measuring_context, trained_stages
+from fastssd.stages.record import check_folders
 from fastssd.stages.rows import measured_rows
-
-
-def is_main_process() -> bool:
-    """Return whether this process writes what all share; known before anything is set up."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class Session:
@@ -63,8 +60,9 @@ class Session:
         requested_signal: Callable[[], int],
         liveness: Liveness,
     ) -> None:
+        launch = launchers.launch()
         self._liveness = liveness
-        self._liveness.doing = f"finding the other processes {launchers.meeting_point()}"
+        self._liveness.doing = f"finding the other processes {launch.meeting_point}"
         environment.set_algorithms(config)
         launchers.check_passed_on()
         # The watchdog ends what hangs. Timeouts of Gloo and NCCL would also count the seconds in
@@ -85,12 +83,10 @@ class Session:
                 InitProcessGroupKwargs(timeout=timeout),
             ],
         )
-        environment.check_processes(self._accelerator)
+        environment.check_processes(self._accelerator, started=launch.num_processes)
         _check_precision(config, self._accelerator.device)
         environment.check_compiler(config, self._accelerator.device)
-        threads = environment.set_threads(
-            config, num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        )
+        threads = environment.set_threads(config, num_local_processes=launch.num_local_processes)
         self._config = config
         self._requested_signal = requested_signal
         self._agreement = Agreement(self._asked_of_us, timeout=timeout)
@@ -137,10 +133,11 @@ class Session:
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
 
-    def run(self, *, on_stage: Callable[[str], None]) -> None:
+    def run(self, *, on_checked: Callable[[], None], on_stage: Callable[[str], None]) -> None:
         """Run the stages that are not finished, and write the report.
 
         Args:
+            on_checked: Called when nothing is left that would refuse the config.
             on_stage: Told the folder of each stage that begins.
         """
 
@@ -151,6 +148,8 @@ class Session:
         self._liveness.doing = "checking the config"
         check_hosts(self._context, self._accelerator)
         check_run(jobs_of(self._config), self._context)
+        decided_by_main(lambda: check_folders(self._context), self._context)
+        on_checked()
         self._context, kept = self._context.with_images_on_device()
         if self._context.is_main:
             content = environment.describe(self._accelerator)
@@ -173,41 +172,34 @@ class Session:
         if failure is not None:
             raise failure
 
-    def evaluate(self, *, only: Path | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, *, only: Path | None = None, class_map: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Measure the trained stages of the run directory again, and show the table.
 
         Args:
             only: Measure this file of weights alone.
+            class_map: The run's name for classes that the dataset calls otherwise.
 
         Returns:
             What `report.json` has: `rows`, `classes` and `train_counts`.
 
         Raises:
-            DataError: If there is nothing to measure, or the dataset has other classes.
+            ConfigError: If the dataset's classes are not the run's.
+            DataError: If there is nothing to measure, or what there is is damaged.
         """
-        context, _ = self._context.with_images_on_device()
+        found = trained_stages(self._context, only=only)
+        context = measuring_context(
+            self._context, found, class_map or {}, say=self._console.warning
+        )
         stages = []
-        for job in jobs_of(self._config):
-            result = self._output / job.folder / RESULT
-            if not result.exists() or (only is not None and only.parent != result.parent):
-                continue
-            trained = read_stage(result)
-            if damaged := damaged_files(result, trained):
-                raise DataError(
-                    f"{result.parent}: {', '.join(damaged)} is missing or not what the training "
-                    "left there: run the training again, which mends it where it can"
-                )
-            if len(trained.train_counts) != context.num_classes:
-                raise DataError(
-                    f"{context.dataset.path} has {context.num_classes} classes, but "
-                    f"{result.parent} was trained on {len(trained.train_counts)}"
-                )
-            stage = context.on_device(build_stage(job, context))
+        for trained in found:
+            stage = context.on_device(build_stage(trained.job, context))
             rows = tuple(
                 parse_row(row, context.num_classes)
-                for row in measured_rows(job, stage, context, only=only)
+                for row in measured_rows(trained.job, stage, context, only=only)
             )
-            stages.append(dataclasses.replace(trained, rows=rows))
+            stages.append(dataclasses.replace(trained.result, rows=rows))
         if not any(stage.rows for stage in stages):
             raise DataError(f"{only or self._output}: no weights of a finished stage are here")
         run = Run(stages=tuple(stages), unfinished=(), train_counts=stages[0].train_counts)

@@ -16,12 +16,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastssd import streams
 from fastssd.config import Config
 from fastssd.errors import ConfigError, DataError, FastssdError
-from fastssd.launchers import follow_launcher
+from fastssd.launchers import follow_launcher, launch
 from fastssd.recipe_file import load_config
 from fastssd.run_directory import Status, claimed
 from fastssd.signals import Signals
@@ -57,19 +57,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(config: Config, signals: Signals) -> int:
     """Run a config's stages in this process."""
-    from fastssd.session import is_main_process
-
     follow_launcher()
-    output, is_main = Path(config.output), is_main_process()
-    status = Status(output / "status.json", is_main=is_main)
+    output = Path(config.output)
     try:
-        with claimed(output, config, write=is_main):
-            return _run_claimed(config, signals, status)
+        is_main = launch().rank == 0
+        status = Status(output / "status.json", is_main=is_main)
+        with claimed(output, config, write=is_main) as note_config:
+            return _run_claimed(config, signals, status, note_config)
     except FastssdError as error:
         return _say(error)  # And leave the status of the run that is there as it is.
 
 
-def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
+def _run_claimed(
+    config: Config, signals: Signals, status: Status, note_config: Callable[[], None]
+) -> int:
     """Run a config's stages in a run directory that is this run's, and keep its status."""
     from fastssd.agreement import Stopped
     from fastssd.liveness import Liveness, lost_peer
@@ -84,7 +85,7 @@ def _run_claimed(config: Config, signals: Signals, status: Status) -> int:
             Liveness(config.watchdog, tell=hung) as liveness,
             Session(config, requested_signal=lambda: signals.number, liveness=liveness) as session,
         ):
-            session.run(on_stage=status.running)
+            session.run(on_checked=note_config, on_stage=status.running)
     except Stopped as stopped:
         return _stopped(stopped.signal_number, status)
     except FastssdError as error:

@@ -102,6 +102,8 @@ class Trainer:
         folder: The stage's folder, which exists.
         train_counts: (C,) training images of each class.
         seed: Of dropout.
+        recipe: Digest of what the stage is trained by; what is saved carries it, and a checkpoint
+            of another is not gone on from.
         supervision: Console, evaluation and signals.
         synchronise: Brings the processes' copies of the stage together, at log lines.
 
@@ -120,6 +122,7 @@ class Trainer:
         folder: Path,
         train_counts: ArrayLike,
         seed: int,
+        recipe: str,
         supervision: Supervision,
         synchronise: Callable[[nn.Module], None],
     ) -> None:
@@ -128,6 +131,7 @@ class Trainer:
         self.accelerator = accelerator
         self.folder = folder
         self.seed = seed
+        self.recipe = recipe
         self.supervision = supervision
         self.synchronise = synchronise
         stage = stage.to(memory_format=torch.channels_last)
@@ -149,8 +153,7 @@ class Trainer:
         )
         self._resume = Resume(
             folder,
-            recipe=f"{folder.name}, seed {seed}, {training.epochs} epochs of "
-            f"{feed.steps_per_epoch} steps of {training.batch_size}, learning rate {training.lr}",
+            recipe=recipe,
             accelerator=accelerator,
             exchange=exchange,
             warn=supervision.console.warning,
@@ -306,7 +309,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         try:
-            save_weights(self.folder / WEIGHTS[which], self.stage)
+            save_weights(self.folder / WEIGHTS[which], self.stage, made_by=self.recipe)
         except DivergedError as error:
             raise self._diverged(str(error)) from error
 

@@ -15,12 +15,14 @@ from torch import nn
 from fastssd.checkpoints import load_weights, save_weights
 from fastssd.data.convert import convert
 from fastssd.data.dataset import open_dataset
+from fastssd.data.identity import DatasetIdentity
 from fastssd.data.sources.sources import open_source
 from fastssd.errors import FastssdError
 from fastssd.evaluation.results import read_stage
 from fastssd.files import seal
 from fastssd.recipe_file import load_config, to_yaml
 from fastssd.resume import CHECKPOINT, Progress, Resume
+from fastssd.stages.record import StageRecord, read_record, write_record
 from fastssd.stages.table import table_files
 from fastssd.stages.table_manifest import MANIFEST, read_manifest, write_manifest
 
@@ -53,6 +55,9 @@ def whole(tmp_path_factory, arguments):
         "train_counts": [3, 4],
     }
     (root / "1-features/result.json").write_text(seal(result))
+    dataset = DatasetIdentity(format="memory", classes=("a", "b"), splits={})
+    record = StageRecord(recipe={"run": {"seed": 0}}, dataset=dataset, weights={"ce": "12"})
+    write_record(root / "1-features", record)
     a_table(root / "table")
     (root / "config.yaml").write_text(to_yaml(load_config(*split(arguments(root / "run")))))
     return root
@@ -121,6 +126,10 @@ def result_read(root, path):
     read_stage(path)
 
 
+def record_read(root, path):
+    read_record(path.parent)
+
+
 def table_checked(root, path):
     manifest = read_manifest(root / "table" / MANIFEST)
     files = table_files(root / "table", manifest)
@@ -143,6 +152,7 @@ READERS = {
     "1-features/weights.safetensors": weights_loaded,
     "1-features/best.safetensors": weights_loaded,
     "1-features/result.json": result_read,
+    "1-features/stage.json": record_read,
     "table/manifest.json": table_checked,
     "table/logits.npy": table_checked,
     "memory/meta.json": open_all,

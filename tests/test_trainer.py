@@ -84,6 +84,7 @@ def trainer(tmp_path):
             folder=folder,
             train_counts=COUNTS,
             seed=0,
+            recipe="a recipe",
             supervision=Supervision(
                 console=Console(enabled=False),
                 log=LogConfig(every=every),

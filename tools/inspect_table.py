@@ -26,6 +26,7 @@ from fastssd.data.decode.decoders import build_decoder
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.soft_labels import class_distribution
 from fastssd.files import write_atomically, writing
+from fastssd.places import usable
 from fastssd.recipe_file import load_config
 from fastssd.stages.build import wanted_table
 from fastssd.stages.context import Context
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tables(path: Path) -> list[Path]:
     """Return the table directories that are meant."""
+    usable(path, "RUN_OR_TABLE_DIR ")
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory")
     directories = [path, *sorted(path.glob(f"*/{TABLE}"))]

@@ -35,6 +35,7 @@ from fastssd.data.storage.image import MAX_PIXELS, USUAL_PIXELS
 from fastssd.data.subsets import Subset, plan_subsets
 from fastssd.errors import ConfigError, DataError
 from fastssd.native.library import INSTALL
+from fastssd.places import check_out
 
 FAIL, SKIP = "fail", "skip"
 APPLY, IGNORE = "apply", "ignore"
@@ -148,6 +149,7 @@ def convert(
         raise ConfigError(
             f"--imbalance {imbalance:g}: {source.origin} asks for {source.imbalance:g} by its name"
         )
+    check_out(Path(out), source.origin)
     target = shard.path(Path(out)) if shard else Path(out)
     marker = SHARD_FILE if shard else META_FILE
     if shard is None or not target.exists():

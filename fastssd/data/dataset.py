@@ -1,6 +1,6 @@
 """Opening a dataset directory: `meta.json` and the splits, checked against each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastssd.data.checksums import check_files
+from fastssd.data.identity import DatasetIdentity
 from fastssd.data.orientation import upright_sizes
 from fastssd.data.storage.files import load_array
 from fastssd.data.storage.formats import STORAGES
 from fastssd.data.storage.storage import Int32, Storage
 from fastssd.errors import ConfigError, DataError
 from fastssd.files import check_seal
+from fastssd.places import usable
 from fastssd.reading import read_json, read_json_lines
 
 Int64 = NDArray[np.int64]
@@ -87,6 +89,7 @@ class Dataset:
         format: The storage format's name.
         classes: (C) names, in the order of the labels.
         splits: The names of the splits there are.
+        identity: What tells it from others.
     """
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
@@ -96,7 +99,24 @@ class Dataset:
         self.format: str = meta["format"]
         self.classes: list[str] = meta["classes"]
         self.splits: list[str] = list(meta["splits"])
+        self.identity = DatasetIdentity.of(meta)
         self._opened: dict[str, Split] = {}
+        self._relabelled: Int64 | None = None
+
+    def with_classes(self, classes: Sequence[str], labels: Int64) -> "Dataset":
+        """Return the dataset with labels of other classes.
+
+        Args:
+            classes: (C) names.
+            labels: The new label, below C, of each label that there is now.
+        """
+        splits = {}
+        for name, entry in self.meta["splits"].items():
+            counts = np.bincount(labels, weights=entry["per_class"], minlength=len(classes))
+            splits[name] = {**entry, "per_class": counts.astype(np.int64).tolist()}
+        other = Dataset(self.path, {**self.meta, "classes": list(classes), "splits": splits})
+        other.identity, other._relabelled = self.identity, labels
+        return other
 
     def split(self, name: str) -> Split:
         """Return a split.
@@ -115,13 +135,15 @@ class Dataset:
         check_files(self.path, self.meta, split=name)
         labels: Int64 = load_array(self.path / f"{name}.labels.npy", dtype=np.int64, ndim=1)
         entry = self.meta["splits"][name]
-        num_classes = len(self.classes)
+        num_classes = len(self.classes if self._relabelled is None else self._relabelled)
         if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
             raise DataError(
                 f"{self.path / f'{name}.labels.npy'}: labels from {labels.min()} to "
                 f"{labels.max()} for {num_classes} classes; convert the dataset again"
             )
-        counts = np.bincount(labels, minlength=num_classes).astype(np.int64)
+        if self._relabelled is not None:
+            labels = self._relabelled[labels]
+        counts = np.bincount(labels, minlength=len(self.classes)).astype(np.int64)
         if len(labels) != entry["images"] or counts.tolist() != entry["per_class"]:
             raise DataError(
                 f"{self.path}: {name}.labels.npy ({len(labels)} images) contradicts {META_FILE} "
@@ -165,10 +187,12 @@ def open_dataset(path: str | Path) -> Dataset:
     """Open a dataset directory.
 
     Raises:
+        ConfigError: If no directory can have such a name.
         DataError: If it is missing or its `meta.json` is missing, damaged or of a format that is
             not known here.
     """
     path = Path(path)
+    usable(path, "the dataset directory ")
     if not path.is_dir():
         raise DataError(
             f"{path}: there is no such dataset directory; make one with "

@@ -18,6 +18,7 @@ from fastssd.data.split_files import DIGEST_BYTES, SplitFiles
 from fastssd.data.storage.files import load_array
 from fastssd.errors import DataError
 from fastssd.native import mapped
+from fastssd.places import check_out
 from fastssd.reading import read_json_lines
 
 _Extra = tuple[int, str, bytes]
@@ -53,6 +54,7 @@ def merge(
             training image.
     """
     out = Path(out)
+    check_out(out)
     check_target(out, overwrite=overwrite, marker=META_FILE)
     manifests = check_complete([read_manifest(path) for path in shards or find_shards(out)])
     first = manifests[0]

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastssd import streams
+from fastssd.data.class_names import read_class_map
 from fastssd.errors import ConfigError, FastssdError
 from fastssd.files import write_atomically
+from fastssd.places import usable
 from fastssd.recipe_file import load_config
 from fastssd.untrusted import error_for_terminal
 
@@ -24,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     streams.prepare()
     options = _parser().parse_args(arguments)
     try:
+        usable(options.trained, "RUN_OR_CHECKPOINT ")
         if options.report:
             _report(options)
             return 0
@@ -63,6 +66,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
             f"{path} is neither a run directory nor a file of weights in a stage's folder of one: "
             f"{run / CONFIG} is not there"
         )
+    class_map = read_class_map(options.class_map) if options.class_map else None
     overrides = [f"data.path={options.dataset}", f"output={run}", f"data.decoder={options.decoder}"]
     if options.split:
         overrides.append(f"data.test={options.split}")
@@ -75,7 +79,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
         Liveness(config.watchdog, tell=lambda message: None) as liveness,
         Session(config, requested_signal=lambda: 0, liveness=liveness) as session,
     ):
-        return session.evaluate(only=only)
+        return session.evaluate(only=only, class_map=class_map)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
         help="measure nothing: make report.json, report.md and the figures of RUN again",
     )
     parser.add_argument("--split", help="the split to measure on (default: the run's data.test)")
+    parser.add_argument(
+        "--class-map",
+        type=Path,
+        metavar="FILE",
+        help="the run's names for classes that DATASET calls otherwise: JSON, {DATASET'S: RUN'S}, "
+        "or a CSV file of two such columns without a header",
+    )
     parser.add_argument("--decoder", default="auto", help="as data.decoder (default: auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
     return parser

@@ -54,6 +54,10 @@ class StageResult:
     """(C,) training images of each class."""
     files: dict[str, str]
     """SHA-256 of the files in the folder that the result stands for, by name."""
+    made_by: str = ""
+    """Digest of what the stage was trained by; empty in a result of an early version."""
+    dataset: str = ""
+    """Digest of the dataset that it was trained and measured on; empty likewise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +100,11 @@ def read_run(run: Path) -> Run:
             raise DataError(
                 f"{run / stage.folder / RESULT} and {paths[0]} were made on different training "
                 f"images (train_counts differ): keep one dataset to a run directory"
+            )
+        if stage.dataset != stages[0].dataset:
+            raise DataError(
+                f"{run / stage.folder / RESULT} and {paths[0]} were made on different datasets: "
+                "keep one dataset to a run directory"
             )
     finished = {stage.folder for stage in stages}
     started = {path.parent.name for path in run.glob(f"*/{METRICS}")}
@@ -152,6 +161,8 @@ def read_stage(path: Path) -> StageResult:
             epochs=int(content["epochs"]),
             train_counts=train_counts,
             files={str(name): str(digest) for name, digest in content.get("files", {}).items()},
+            made_by=str(content.get("made_by", "")),
+            dataset=str(content.get("dataset", "")),
         )
 
 

@@ -1,6 +1,6 @@
 """Which stages a config asks for, in order: data that says who stands on whom."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fastssd.config import Config
@@ -76,3 +76,8 @@ def jobs_of(config: Config) -> list[Job]:
         ),
     }
     return [*(ssd[name] for name in config.stages), *(baselines[name] for name in config.baselines)]
+
+
+def all_jobs(config: Config) -> list[Job]:
+    """Return every stage that a run with these settings could have, asked for or not."""
+    return jobs_of(replace(config, stages=["I", "II", "III", "IV"], baselines=["CE", "LWS"]))

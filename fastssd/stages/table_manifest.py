@@ -66,7 +66,11 @@ def check_manifest(directory: Path, found: Manifest, wanted: Manifest) -> None:
         if key.partition(".")[0] not in _OF_THE_FILES
     ]
     if differing:
-        raise DataError(f"{directory}: a table of something else: {'; '.join(differing)}; {REMEDY}")
+        # The table alone made anew would be of one thing, and the stage's checkpoint of another.
+        raise DataError(
+            f"{directory}: a table of something else: {'; '.join(differing)}; delete "
+            f"{directory.parent} and start again: the stage is trained anew, and its table made"
+        )
 
 
 def version_changes(found: Manifest, wanted: Manifest) -> list[str]:

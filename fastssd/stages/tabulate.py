@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastssd.data.dataset import META_FILE
 from fastssd.data.draws import Draws
 from fastssd.data.sharding import contiguous_share
 from fastssd.errors import ConfigError, DataError, FastssdError
@@ -252,7 +251,6 @@ def _block_rows(store: Store, context: Context) -> int:
 def wanted_manifest(store: Store, rows: Rows, *, stream: Stream, context: Context) -> Manifest:
     """Return everything that the rows depend on."""
     config = context.config
-    meta = (context.dataset.path / META_FILE).read_bytes()
     wanted = {
         **store.describe(),
         "num_rows": len(rows),
@@ -266,7 +264,7 @@ def wanted_manifest(store: Store, rows: Rows, *, stream: Stream, context: Contex
         "dataset": {
             "name": context.dataset.name,
             "split": config.data.train,
-            "meta": hashlib.sha256(meta).hexdigest(),
+            "identity": context.dataset.identity.digest,
             "train_counts": context.train.counts.tolist(),
         },
         "network": {

@@ -27,6 +27,7 @@ def train(prepared, context, folder):
         folder=folder,
         train_counts=context.train.counts,
         seed=0,
+        recipe="a recipe",
         supervision=Supervision(
             console=Console(enabled=False),
             log=context.config.log,
