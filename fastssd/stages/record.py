@@ -17,7 +17,8 @@ from fastssd.data.decode.decoders import FFCV
 from fastssd.data.identity import DatasetIdentity, digest_of
 from fastssd.errors import ConfigError, DataError
 from fastssd.evaluation.results import RESULT, read_stage
-from fastssd.files import CHECKSUM, check_seal, reading, seal, write_atomically
+from fastssd.files import CHECKSUM, check_seal, seal, write_atomically
+from fastssd.reading import reading
 from fastssd.stages.context import Context
 from fastssd.stages.jobs import Job, all_jobs
 from fastssd.stages.tables import num_shared_views
