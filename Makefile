@@ -30,5 +30,8 @@ format: setup
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
+# What these targets made, and nothing else: other runs and datasets are yours.
 clean:
-	rm -rf runs data
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf runs/quickstart data/digits
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

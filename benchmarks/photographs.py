@@ -72,7 +72,7 @@ class Photograph:
 
     def pixels(self) -> UInt8:
         """Return the (height, width, 3) pixels, by Pillow."""
-        return np.asarray(Image.open(io.BytesIO(self.content)).convert("RGB"))
+        return np.asarray(Image.open(io.BytesIO(self.content), formats=["JPEG"]).convert("RGB"))
 
 
 class Photographs(list[Photograph]):
@@ -212,7 +212,7 @@ def _read(path: Path, longest_side: float) -> Photograph | str:
         change = "" if checked.orientation == UPRIGHT else TURNED
         if change:
             content = content.replace(_EXIF, _NO_EXIF)
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             subsampling = SUBSAMPLINGS.get(get_sampling(image), "other")
     except (OSError, ValueError):
         return DAMAGED

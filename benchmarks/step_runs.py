@@ -178,6 +178,7 @@ class Runs:
                     folder=Path(folder),
                     train_counts=[100] * self.num_classes,
                     seed=0,
+                    recipe="",
                     supervision=Supervision(
                         console=Console(enabled=False),
                         log=LogConfig(),

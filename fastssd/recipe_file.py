@@ -463,26 +463,3 @@ def _check_names(options: Tree, asked: Iterable[_Asked], path: Path) -> None:
                 f"method{nearest(name, [*schema.keys_of(Config), *sorted(known)])}"
             )
     schema.refuse(problems)
-
-
-def described(recipe: Recipe) -> str:
-    """Return a recipe as YAML for a person: its resolved keys, then every method's blocks."""
-    methods = {}
-    for method in recipe.methods:
-        methods[method.name] = {
-            "title": method.title,
-            **({"tables": _plain_blocks(method.tables)} if method.tables else {}),
-            "stages": _plain_blocks(method.stages),
-        }
-    text: str = yaml.safe_dump(methods, sort_keys=False, allow_unicode=True)
-    return (
-        f"{to_yaml(recipe)}\n# What the methods' files and the options come to:\n{_commented(text)}"
-    )
-
-
-def _plain_blocks(blocks: Mapping[str, Tree]) -> dict[str, Any]:
-    return {name: plain(block) for name, block in blocks.items()}
-
-
-def _commented(text: str) -> str:
-    return "".join(f"# {line}\n" for line in text.splitlines())

@@ -16,52 +16,30 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import argparse
-import signal
-import time
-from collections.abc import Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
 
+from fastssd.core import streams
 from fastssd.core.untrusted import error_for_terminal
-from fastssd.errors import ConfigError, FastssdError
-from fastssd.recipe_file import Recipe, described, load_recipe
-from fastssd.runtime.launchers import follow_launcher
+from fastssd.errors import ConfigError, DataError, FastssdError
+from fastssd.recipe_file import Recipe, load_recipe
+from fastssd.runtime.launchers import follow_launcher, launch
 from fastssd.runtime.run_directory import Status, claimed
-
-_SAME_SIGNAL_SECONDS = 3.0
-
-
-class Signals:
-    """Remembers the first SIGINT or SIGTERM; a later one ends the process at once.
-
-    Ctrl-C reaches a process twice within moments, from the terminal and from its launcher: that
-    counts as one.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._first = 0.0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if not self.number:
-            self.number, self._first = number, now
-        elif now - self._first > _SAME_SIGNAL_SECONDS:
-            os._exit(128 + number)
+from fastssd.runtime.signals import Signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
+    streams.prepare()
+    # First of all: what follows takes seconds, and one signal must not end in a traceback.
+    signals = Signals(loud=os.environ.get("RANK", "0") == "0")
     options = _parser().parse_intermixed_args(arguments)
     try:
         recipe = load_recipe(options.config, options.overrides)
     except ConfigError as error:
         return _say(error)
     if options.print_config:
-        print(described(recipe), end="")  # noqa: T201
-        return 0
-    return _dry_run(recipe) if options.dry_run else _run(recipe)
+        return _print_config(recipe)
+    return _dry_run(recipe, signals) if options.dry_run else _run(recipe, signals)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,39 +67,54 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _dry_run(recipe: Recipe) -> int:
+def _print_config(recipe: Recipe) -> int:
+    """Print what recipe, methods and command line come to, once it is known to fit together."""
+    from fastssd.runtime.describe import described
+
+    try:
+        text = described(recipe)
+    except ConfigError as error:
+        return _say(error)
+    print(text, end="")  # noqa: T201
+    return 0
+
+
+def _dry_run(recipe: Recipe, signals: Signals) -> int:
     """Say what a run would do."""
     from fastssd.runtime.session import Session
+    from fastssd.runtime.stop_signal import Stopped
     from fastssd.runtime.watchdog import Liveness
 
     follow_launcher()
     try:
         with (
             Liveness(recipe.config.watchdog, tell=lambda message: None) as liveness,
-            Session(recipe, requested_signal=lambda: 0, liveness=liveness) as session,
+            Session(recipe, requested_signal=lambda: signals.number, liveness=liveness) as session,
         ):
             session.dry_run()
+    except Stopped as stopped:
+        return 128 + stopped.signal_number
     except FastssdError as error:
         return _say(error)
     return 0
 
 
-def _run(recipe: Recipe) -> int:
+def _run(recipe: Recipe, signals: Signals) -> int:
     """Run a recipe's stages in this process."""
-    from fastssd.runtime.session import is_main_process
-
-    signals = Signals()
     follow_launcher()
-    output, is_main = Path(recipe.config.output), is_main_process()
-    status = Status(output / "status.json", is_main=is_main)
+    output = Path(recipe.config.output)
     try:
-        with claimed(output, recipe, write=is_main):
-            return _run_claimed(recipe, signals, status)
+        is_main = launch().rank == 0
+        status = Status(output / "status.json", is_main=is_main)
+        with claimed(output, recipe, write=is_main) as note_config:
+            return _run_claimed(recipe, signals, status, note_config)
     except FastssdError as error:
         return _say(error)  # And leave the status of the run that is there as it is.
 
 
-def _run_claimed(recipe: Recipe, signals: Signals, status: Status) -> int:
+def _run_claimed(
+    recipe: Recipe, signals: Signals, status: Status, note_config: Callable[[], None]
+) -> int:
     """Run a config's stages in a run directory that is this run's, and keep its status."""
     from fastssd.runtime.session import Session
     from fastssd.runtime.stop_signal import Stopped
@@ -136,20 +129,25 @@ def _run_claimed(recipe: Recipe, signals: Signals, status: Status) -> int:
             Liveness(recipe.config.watchdog, tell=hung) as liveness,
             Session(recipe, requested_signal=lambda: signals.number, liveness=liveness) as session,
         ):
-            session.run(on_stage=status.running)
+            session.run(on_checked=note_config, on_stage=status.running)
     except Stopped as stopped:
         return _stopped(stopped.signal_number, status)
     except FastssdError as error:
         status.ended("failed", exit_code=error.exit_code, error=str(error))
         return _say(error)
     except BaseException as error:
-        lost = lost_peer(error)
-        if lost and signals.number:  # The others, asked to stop as well, have left before us.
-            return _stopped(signals.number, status)
-        status.ended("failed", exit_code=1, error=lost or f"{type(error).__name__}: {error}")
-        if lost:
-            return _say(FastssdError(lost))
-        raise
+        known: FastssdError | None = None
+        if lost := lost_peer(error):
+            if signals.number:  # The others, asked to stop as well, have left before us.
+                return _stopped(signals.number, status)
+            known = FastssdError(lost)
+        elif isinstance(error, OSError) and error.filename is not None:
+            known = DataError(f"{error.filename}: {error.strerror}")
+        if known is None:
+            status.ended("failed", exit_code=1, error=f"{type(error).__name__}: {error}")
+            raise
+        status.ended("failed", exit_code=known.exit_code, error=str(known))
+        return _say(known)
     status.ended("done", exit_code=0)
     return 0
 
@@ -158,14 +156,14 @@ def _stopped(signal_number: int, status: Status) -> int:
     exit_code = 128 + signal_number
     text = f"stopped by signal {signal_number}"
     status.ended("stopped", exit_code=exit_code, error=text)
-    print(f"{text}; the same command goes on from here", file=sys.stderr)  # noqa: T201
+    streams.tell(f"{text}; the same command goes on from here")
     return exit_code
 
 
 def _say(error: FastssdError) -> int:
-    print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
+    streams.tell(f"fastssd: {error_for_terminal(error)}")
     return error.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(streams.finish(main()))

@@ -1,8 +1,11 @@
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+from fastssd.data.class_names import read_class_map
 from fastssd.data.device_images import DeviceImages
 from fastssd.evaluation import figures, report
 from fastssd.evaluation.__main__ import main
@@ -110,4 +113,120 @@ def test_a_report_of_a_run_on_another_dataset_is_refused(tmp_path, run, digits, 
     (other / "meta.json").write_text(json.dumps(meta))
 
     assert main([str(run), str(other), "--report"]) == 3
-    assert "other training images" in capsys.readouterr().err
+    assert "another dataset" in capsys.readouterr().err
+
+
+@pytest.fixture
+def dataset_of(tmp_path):
+    """Return what makes the digits of some classes, in an order and under names of our choice."""
+    from fastssd.data.convert import convert
+    from fastssd.data.sources.digits import DigitsSplit
+    from fastssd.data.sources.sources import open_source
+
+    def make(names_by_digit):
+        source = open_source("digits")
+        new_label = np.full(10, -1)
+        new_label[list(names_by_digit)] = np.arange(len(names_by_digit))
+        splits = {}
+        for name, split in source.splits.items():
+            rows = np.flatnonzero(new_label[split.labels] >= 0)
+            names = [split.names[row] for row in rows]
+            splits[name] = DigitsSplit(new_label[split.labels[rows]], names, split.pixels[rows])
+        classes = tuple(names_by_digit.values())
+        out = tmp_path / "named"
+        convert(dataclasses.replace(source, classes=classes, splits=splits), out)
+        return out
+
+    return make
+
+
+def counts_of(rows):
+    return [(row["name"], row["checkpoint"], row["overall"], row["per_class"]) for row in rows]
+
+
+def test_classes_in_another_order_are_matched_by_name(tmp_path, here, run, dataset_of, capsys):
+    data = dataset_of({digit: str(digit) for digit in (3, 1, 4, 5, 9, 2, 6, 8, 7, 0)})
+
+    rows = measured(tmp_path, here, run, data)
+
+    assert counts_of(rows) == counts_of(json.loads((run / "report.json").read_text())["rows"])
+    assert json.loads((tmp_path / "rows.json").read_text())["classes"] == list("0123456789")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "matched with the run's by name" in printed
+    assert "not the dataset that the run was trained on" in printed
+
+
+def test_classes_of_other_names_are_refused_with_both_lists_or_mapped_by_a_file(
+    tmp_path, here, run, dataset_of, capsys
+):
+    names = {digit: str(digit) for digit in range(10)} | {7: "seven", 2: "two, or so"}
+    data = dataset_of(names)
+
+    assert main([str(run), str(data)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "only the dataset has 'two, or so', 'seven'; only the run has '2', '7'" in error
+    assert "--class-map" in error
+
+    (tmp_path / "map.csv").write_text('seven,7\n"two, or so",2\n')
+    (tmp_path / "map.json").write_text('{"seven": "7", "two, or so": "2"}')
+    assert read_class_map(tmp_path / "map.csv") == read_class_map(tmp_path / "map.json")
+    rows = measured(tmp_path, here, run, data, "--class-map", tmp_path / "map.csv")
+    assert counts_of(rows) == counts_of(json.loads((run / "report.json").read_text())["rows"])
+
+
+def test_a_part_of_the_classes_is_measured_among_all(tmp_path, here, run, dataset_of, capsys):
+    data = dataset_of({8: "8", 0: "0", 3: "3"})
+
+    rows = measured(tmp_path, here, run, data)
+
+    for row, whole in zip(rows, json.loads((run / "report.json").read_text())["rows"], strict=True):
+        for label in range(10):
+            expected = whole["per_class"][label] if label in (0, 3, 8) else None
+            assert row["per_class"][label] == expected
+    assert "3 of the run's 10 classes" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("map.csv", "seven,7,8\n", "entry 1 is not two names"),
+        ("map.csv", "a,1\na,2\n", "'a' is mapped twice"),
+        ("map.csv", "", "maps no name"),
+        ("map.json", '{"a": "1", "a": "2"}', "'a' is mapped twice"),
+        ("map.json", '{"a": 1}', "entry 1 is not two names"),
+        ("map.json", '["ab"]', "entry 1 is not two names"),
+        ("map.json", "3", "can't be read"),
+        ("map.json", "{", "can't be read"),
+        ("map.csv", b"\xff\xfe", "can't be read"),
+        ("map.csv", None, "can't be read"),
+        ("map.csv", "nobody,1\n", "names that the dataset has not: 'nobody'"),
+    ],
+)
+def test_a_class_map_that_cannot_be_is_refused(
+    tmp_path, here, run, digits, capsys, name, content, problem
+):
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    assert main([str(run), str(digits), "--class-map", str(tmp_path / name)]) == 2
+
+    assert problem in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_say_its_classes_is_measured_with_a_warning(
+    tmp_path, here, run, digits, capsys
+):
+    shutil.copytree(run, tmp_path / "old")
+    for path in (tmp_path / "old").glob("*/stage.json"):
+        path.unlink()
+
+    measured(tmp_path, here, tmp_path / "old", digits)
+
+    assert "does not say which classes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_file_of_rows_that_cannot_be_written_is_said_with_3(tmp_path, here, run, digits, capsys):
+    file = run / "1-features" / "weights.safetensors"
+    assert main([str(file), str(digits), "--json", str(tmp_path / "nowhere/rows.json")]) == 3
+    assert "rows.json cannot be written" in capsys.readouterr().err

@@ -369,7 +369,7 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(recipe, content, said):
 
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
     assert "none.yaml: can't read the config: No such file" in refusal(tmp_path / "none.yaml")
-    assert f"{tmp_path}: can't read the config: Is a directory" in refusal(tmp_path)
+    assert f"{tmp_path}: can't read the config: it is a folder" in refusal(tmp_path)
 
 
 # What is written

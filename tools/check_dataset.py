@@ -14,6 +14,7 @@ from pathlib import Path
 if __spec__ is None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fastssd.core import streams
 from fastssd.core.untrusted import error_for_terminal, for_terminal
 from fastssd.data.checksums import FILES, damaged_files
 from fastssd.data.dataset import open_dataset
@@ -22,6 +23,7 @@ from fastssd.errors import DataError, FastssdError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check what the command line names, and return the exit code of the contract."""
+    streams.prepare()
     parser = argparse.ArgumentParser(
         prog="check_dataset", description="Compare a dataset's files with their checksums."
     )
@@ -30,21 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         meta = open_dataset(options.dataset).meta
     except FastssdError as error:
-        print(f"check_dataset: {error_for_terminal(error)}", file=sys.stderr)
+        streams.tell(f"check_dataset: {error_for_terminal(error)}")
         return error.exit_code
     problems = list(damaged_files(options.dataset, meta, whole=True))
     for problem in problems:
-        print(f"check_dataset: {for_terminal(problem)}", file=sys.stderr)
+        streams.tell(f"check_dataset: {for_terminal(problem)}")
     if problems:
         return DataError.exit_code
     files, name = meta.get(FILES), for_terminal(options.dataset)
     if not files:
-        print(f"{name}: an older conversion, which noted no checksums: convert it again")
+        streams.show(f"{name}: an older conversion, which noted no checksums: convert it again")
         return 0
     size = sum(file["bytes"] for file in files.values())
-    print(f"{name}: {len(files)} files, {size:,} bytes, all as they were written")
+    streams.show(f"{name}: {len(files)} files, {size:,} bytes, all as they were written")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(streams.finish(main()))

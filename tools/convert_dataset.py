@@ -2,7 +2,7 @@
 
 import argparse
 import gc
-import io
+import os
 import signal
 import sys
 import time
@@ -12,7 +12,7 @@ from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 if __spec__ is None:
     # Run as a script, Python puts tools/ first on the path. Put the project there instead.
@@ -31,6 +31,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from fastssd.core import streams
 from fastssd.core.untrusted import error_for_terminal, for_terminal
 from fastssd.data.convert_arguments import parse_arguments
 from fastssd.data.sources.source import SourceOptions
@@ -47,18 +48,21 @@ _WIDTH_WHERE_THERE_IS_NO_TERMINAL = 100
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    streams.prepare()
     options = parse_arguments(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # File names in any script, or in none, must not stop a message from being printed.
-            stream.reconfigure(errors="backslashreplace")
-    errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-    output = Console(highlight=False, emoji=False)
+    errors = Console(file=streams.lasting(sys.stderr), highlight=False, soft_wrap=True, emoji=False)
+    shown = streams.Lasting(sys.stdout)
+    output = Console(file=cast(TextIO, shown), highlight=False, emoji=False)
     if not output.is_terminal:
         output.width = _WIDTH_WHERE_THERE_IS_NO_TERMINAL
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         _run(options, output)
+        if shown.problem:
+            errors.print(
+                f"{_shown(options.out)} is written; standard output took nothing "
+                f"({_shown(shown.problem)}), so that its summary is lost"
+            )
     except FastssdError as error:
         errors.print(f"[bold red]error:[/] {escape(error_for_terminal(error))}")
         return error.exit_code
@@ -237,4 +241,6 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = streams.finish(main())
+    if code:
+        os._exit(code)  # A thread may be held by the system or a decoder: Python would wait for it.

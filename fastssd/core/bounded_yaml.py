@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from fastssd.core.reading import open_regular
+
 MAX_BYTES = 2**18
 """Of a file. A recipe has some thousand."""
 MAX_VALUES = 10_000
@@ -32,7 +34,7 @@ def composed(path: Path) -> tuple[yaml.Node | None, list[str]]:
         ValueError: If it is not UTF-8, or too long.
         yaml.YAMLError: If it is not YAML, or goes beyond the bounds of this module.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES:,} bytes")

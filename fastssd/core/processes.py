@@ -28,14 +28,17 @@ class Processes:
         autocast: Enters the run's precision.
         reduce: Sums a tensor over processes.
         barrier: Waits for all processes.
-        stop_if_asked: Leaves by an exception if a signal asked for it; called where nothing is
-            lost by that.
-        interrupted: Whether a signal asked to stop, so that what is measured now is not wanted.
+        main_says: Returns the main process's number on all processes, which all call it.
+        stop_if_asked: Leaves by an exception, on all processes, if a signal asked one of them to
+            stop. All call it, where nothing is lost by leaving, and it waits for them.
+        interrupted: Whether a signal asked to stop, so that what is made now is not wanted. Waits
+            for nobody; `stop_if_asked` follows.
     """
 
     is_main: bool = True
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     reduce: Callable[[Tensor], Tensor] = _alone
     barrier: Callable[[], None] = _nothing
+    main_says: Callable[[int], int] = int
     stop_if_asked: Callable[[], None] = _nothing
     interrupted: Callable[[], bool] = _never

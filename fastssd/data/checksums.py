@@ -10,6 +10,7 @@ someone who alters a file and wants that unnoticed. Datasets of earlier versions
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import xxhash
 
 from fastssd.core.files import sha256_of
+from fastssd.core.reading import open_regular
 from fastssd.errors import DataError
 
 FILES = "files"
@@ -30,13 +32,13 @@ _REMEDY = "convert the dataset again, or copy it again from where it is whole"
 
 def xxh3_128_of(path: Path) -> str:
     """Return the 128 bits of XXH3 of a file, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def _sha256_of_blocks(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for block in iter(partial(file.read, _OLD_BLOCK), b""):
             digest.update(hashlib.sha256(block).digest())
     return digest.hexdigest()
@@ -95,7 +97,9 @@ def damaged_files(
         if split is not None and not name.startswith((f"{split}.", f"{split}-")):
             continue
         path = folder / Path(name).name  # never a file elsewhere
-        if not path.is_file():
+        if not isinstance(written, Mapping) or not isinstance(written.get("bytes"), int):
+            yield f"{path}: `meta.json` does not say how many bytes it has"
+        elif not os.path.isfile(path):  # noqa: PTH113 - False also where no path can be so long
             yield f"{path}: missing"
         elif path.stat().st_size != written["bytes"]:
             yield f"{path}: has {path.stat().st_size} bytes, but {written['bytes']} were written"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastssd.core.places import check_out
 from fastssd.data.dataset import LAYOUT_VERSION, META_FILE
 from fastssd.data.decode.shrink import JPEG_QUALITY, Limit
 from fastssd.data.directory import Say, check_target, new_directory, silent
@@ -18,6 +19,7 @@ from fastssd.data.encode import JPEG_CHOICES, KEEP, PIXELS, RESTART, Encoding, e
 from fastssd.data.jpeg_rewrite import missing
 from fastssd.data.longtail import EXPONENTIAL, KINDS
 from fastssd.data.meta_file import Progress, check_skipped, versions, write_meta
+from fastssd.data.pillow_files import pillow_limit
 from fastssd.data.read_ahead import Read, read_all
 from fastssd.data.shards import (
     SHARD_FILE,
@@ -30,6 +32,7 @@ from fastssd.data.shards import (
 from fastssd.data.sources.source import Source, SourceSplit
 from fastssd.data.split_files import SplitFiles
 from fastssd.data.storage.formats import STORAGES
+from fastssd.data.storage.image import MAX_PIXELS, USUAL_PIXELS
 from fastssd.data.subsets import Subset, plan_subsets
 from fastssd.errors import ConfigError, DataError
 from fastssd.native.library import INSTALL
@@ -71,6 +74,7 @@ def convert(
     jpeg: str | None = None,
     short_side: int | None = None,
     max_side: int | None = None,
+    max_pixels: int = USUAL_PIXELS,
     quality: int | None = None,
     verify: bool = False,
     on_error: str = FAIL,
@@ -104,6 +108,7 @@ def convert(
             where the native kernels are missing; ``raw`` in a format of pixels.
         short_side: Shrink images whose shorter side is longer, in pixels; see `shrink`.
         max_side: Shrink images whose longer side is longer, in pixels.
+        max_pixels: An image of more pixels counts as damaged; at most `MAX_PIXELS`.
         quality: Of the JPEG files that are encoded again for these limits, 1 to 100.
         verify: Whether every file that was rewritten without loss is decoded and compared;
             otherwise a sample is.
@@ -135,6 +140,8 @@ def convert(
         )
     if (short_side is not None or max_side is not None) and quality is None:
         quality = JPEG_QUALITY
+    if not 1 <= max_pixels <= MAX_PIXELS:
+        raise ConfigError(f"--max-pixels {max_pixels}: choose 1 to {MAX_PIXELS}")
     jpeg = _jpeg_choice(jpeg, format, say)
     if imbalance is None:
         imbalance = source.imbalance
@@ -142,6 +149,7 @@ def convert(
         raise ConfigError(
             f"--imbalance {imbalance:g}: {source.origin} asks for {source.imbalance:g} by its name"
         )
+    check_out(Path(out), source.origin)
     target = shard.path(Path(out)) if shard else Path(out)
     marker = SHARD_FILE if shard else META_FILE
     if shard is None or not target.exists():
@@ -176,6 +184,8 @@ def convert(
             "quality": quality,
             "verify": verify,
             "on_error": on_error,
+            # Left out where it is the usual one: shards of earlier versions are the same ones.
+            **({"max_pixels": max_pixels} if max_pixels != USUAL_PIXELS else {}),
         },
         "rejected": [],
         "versions": versions(),
@@ -197,10 +207,12 @@ def convert(
         upright=orientation == APPLY,
         limit=Limit(short_side=short_side, max_side=max_side, quality=quality or JPEG_QUALITY),
         verify=verify,
+        max_pixels=max_pixels,
     )
     with (
         new_directory(target, overwrite=overwrite, marker=marker, say=say) as folder,
         warnings.catch_warnings(),
+        pillow_limit(max_pixels),
     ):
         # Pillow remarks on odd metadata. Set here and not in the threads, which share the filters.
         warnings.filterwarnings("ignore", module="PIL")

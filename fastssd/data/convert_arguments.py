@@ -11,6 +11,7 @@ from fastssd.data.sources.source import SPLITS
 from fastssd.data.sources.sources import NAMES, SOURCES
 from fastssd.data.sources.split_names import parse_split_names
 from fastssd.data.storage.formats import STORAGES
+from fastssd.data.storage.image import MAX_PIXELS, USUAL_PIXELS
 
 _SPLIT_NAMES = "--split-names"
 _EXAMPLES = """examples:
@@ -75,6 +76,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="Q",
         help="of JPEG files that are encoded again for --max-side or --short-side, 1 to 100 "
         "(default: 95)",
+    )
+    storing.add_argument(
+        "--max-pixels",
+        type=_count,
+        default=USUAL_PIXELS,
+        metavar="N",
+        help=f"images of more pixels count as damaged (default: {USUAL_PIXELS:,}; at most "
+        f"{MAX_PIXELS:,})",
     )
     storing.add_argument(
         "--verify",

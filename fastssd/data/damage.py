@@ -7,14 +7,18 @@ dataset alone, so a resumed run, or one of more processes, sees the same pixels.
 """
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fastssd.core.files import append, writing
+from fastssd.core.reading import read_bytes, read_json_lines, reading, value_at
 from fastssd.data.draws import Int64
+
+_REMEDY = "remove the line"
 
 
 def successors(labels: Int64, sample: int) -> Iterator[int]:
@@ -33,13 +37,16 @@ class Damage:
         path: A file of JSON lines, one for each image; what is there, of an earlier process of the
             run, is not noted again.
         warn: Told of each image that is new.
+
+    Raises:
+        DataError: If the file holds something else.
     """
 
     def __init__(self, path: Path, *, warn: Callable[[str], None]) -> None:
         self._path = path
         self._warn = warn
         self._lock = threading.Lock()
-        self._known = {(entry["split"], entry["sample"]) for entry in _entries(path)}
+        self._known = _noted(path)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -53,6 +60,9 @@ class Damage:
             file: The source file that it came from.
             reason: What the decoder found.
             replaced_by: The sample that stood in for it, the first time.
+
+        Raises:
+            DataError: If the file cannot be written.
         """
         entry = {
             "split": split,
@@ -64,21 +74,26 @@ class Damage:
         with self._lock:
             if (split, sample) in self._known:
                 return
+            append(self._path, json.dumps(entry) + "\n")
             self._known.add((split, sample))
-            with self._path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(entry) + "\n")
         self._warn(
             f"{file} (sample {sample} of {split}) is damaged: {reason}; sample {replaced_by} "
             "stands in for it (data.on_error=replace)"
         )
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """Return a file's whole lines; one that a kill cut short is taken off."""
+def _noted(path: Path) -> set[tuple[str, int]]:
+    """Return split and sample of a file's whole lines; one that a kill cut short is taken off."""
     if not path.exists():
-        return []
-    content = path.read_bytes()
+        return set()
+    with reading(path):
+        content = read_bytes(path)
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
-        path.write_bytes(whole)
-    return [json.loads(line) for line in whole.splitlines()]
+        with writing(path):
+            os.truncate(path, len(whole))
+    known = set()
+    for number, entry in enumerate(read_json_lines(path, dict, remedy=_REMEDY), start=1):
+        with reading(f"{path}, line {number}", _REMEDY):
+            known.add((value_at(entry, "split", str), value_at(entry, "sample", int)))
+    return known

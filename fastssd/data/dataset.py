@@ -1,8 +1,6 @@
 """Opening a dataset directory: `meta.json` and the splits, checked against each other."""
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastssd.core.files import check_seal
+from fastssd.core.places import usable
+from fastssd.core.reading import read_json, read_json_lines
 from fastssd.data.checksums import check_files
+from fastssd.data.identity import DatasetIdentity
 from fastssd.data.orientation import upright_sizes
 from fastssd.data.storage.files import load_array
 from fastssd.data.storage.formats import STORAGES
@@ -21,6 +22,9 @@ Int64 = NDArray[np.int64]
 
 META_FILE = "meta.json"
 LAYOUT_VERSION = 1
+
+_KEYS = {"layout": int, "name": str, "format": str, "classes": list, "splits": dict}
+_REMEDY = "convert the dataset again"
 
 
 class Split:
@@ -67,9 +71,8 @@ class Split:
         """
         if self._names is None:
             try:
-                lines = self.names_file.read_text(encoding="utf-8").splitlines()
-                self._names = [str(json.loads(line)) for line in lines]
-            except (OSError, ValueError):
+                self._names = read_json_lines(self.names_file, str, remedy=_REMEDY)
+            except DataError:
                 self._names = []
         if 0 <= sample < len(self._names):
             return self._names[sample]
@@ -86,6 +89,7 @@ class Dataset:
         format: The storage format's name.
         classes: (C) names, in the order of the labels.
         splits: The names of the splits there are.
+        identity: What tells it from others.
     """
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
@@ -95,7 +99,24 @@ class Dataset:
         self.format: str = meta["format"]
         self.classes: list[str] = meta["classes"]
         self.splits: list[str] = list(meta["splits"])
+        self.identity = DatasetIdentity.of(meta)
         self._opened: dict[str, Split] = {}
+        self._relabelled: Int64 | None = None
+
+    def with_classes(self, classes: Sequence[str], labels: Int64) -> "Dataset":
+        """Return the dataset with labels of other classes.
+
+        Args:
+            classes: (C) names.
+            labels: The new label, below C, of each label that there is now.
+        """
+        splits = {}
+        for name, entry in self.meta["splits"].items():
+            counts = np.bincount(labels, weights=entry["per_class"], minlength=len(classes))
+            splits[name] = {**entry, "per_class": counts.astype(np.int64).tolist()}
+        other = Dataset(self.path, {**self.meta, "classes": list(classes), "splits": splits})
+        other.identity, other._relabelled = self.identity, labels
+        return other
 
     def split(self, name: str) -> Split:
         """Return a split.
@@ -114,13 +135,15 @@ class Dataset:
         check_files(self.path, self.meta, split=name)
         labels: Int64 = load_array(self.path / f"{name}.labels.npy", dtype=np.int64, ndim=1)
         entry = self.meta["splits"][name]
-        num_classes = len(self.classes)
+        num_classes = len(self.classes if self._relabelled is None else self._relabelled)
         if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
             raise DataError(
                 f"{self.path / f'{name}.labels.npy'}: labels from {labels.min()} to "
                 f"{labels.max()} for {num_classes} classes; convert the dataset again"
             )
-        counts = np.bincount(labels, minlength=num_classes).astype(np.int64)
+        if self._relabelled is not None:
+            labels = self._relabelled[labels]
+        counts = np.bincount(labels, minlength=len(self.classes)).astype(np.int64)
         if len(labels) != entry["images"] or counts.tolist() != entry["per_class"]:
             raise DataError(
                 f"{self.path}: {name}.labels.npy ({len(labels)} images) contradicts {META_FILE} "
@@ -164,10 +187,12 @@ def open_dataset(path: str | Path) -> Dataset:
     """Open a dataset directory.
 
     Raises:
+        ConfigError: If no directory can have such a name.
         DataError: If it is missing or its `meta.json` is missing, damaged or of a format that is
             not known here.
     """
     path = Path(path)
+    usable(path, "the dataset directory ")
     if not path.is_dir():
         raise DataError(
             f"{path}: there is no such dataset directory; make one with "
@@ -179,43 +204,30 @@ def open_dataset(path: str | Path) -> Dataset:
             f"{path}: not a dataset directory: it has no {META_FILE}; make one with "
             "`python tools/convert_dataset.py SOURCE OUT`"
         )
-    try:
-        meta = json.loads(meta_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{meta_file}: cannot be read ({error}); convert the dataset again") from (
-            error
+    meta = read_json(meta_file, _KEYS, remedy=_REMEDY)
+    problem = _meta_problem(meta)
+    if problem:
+        raise DataError(f"{meta_file}: {problem}; {_REMEDY}")
+    if meta["format"] not in STORAGES:
+        raise DataError(
+            f"{meta_file}: the format {meta['format']!r} is not known to this version of fastssd, "
+            f"which reads {', '.join(STORAGES)}"
         )
-    _check_meta(meta, meta_file)
     try:
         check_seal(meta)
     except ValueError as error:
-        raise DataError(f"{meta_file}: {error}; convert the dataset again") from error
+        raise DataError(f"{meta_file}: {error}; {_REMEDY}") from error
     return Dataset(path, meta)
 
 
-def _check_meta(meta: Any, file: Path) -> None:  # noqa: ANN401 - whatever JSON holds
-    problem = _meta_problem(meta)
-    if problem:
-        raise DataError(f"{file}: {problem}; convert the dataset again")
-    if meta["format"] not in STORAGES:
-        raise DataError(
-            f"{file}: the format {meta['format']!r} is not known to this version of fastssd, "
-            f"which reads {', '.join(STORAGES)}"
-        )
-
-
-def _meta_problem(meta: Any) -> str | None:  # noqa: ANN401
-    if not isinstance(meta, Mapping):
-        return "it holds no JSON object"
-    expected = {"layout": int, "name": str, "format": str, "classes": list, "splits": dict}
-    for key, kind in expected.items():
-        if not isinstance(meta.get(key), kind):
-            return f"{key!r} is missing or not of type {kind.__name__}"
+def _meta_problem(meta: Mapping[str, Any]) -> str | None:
     if meta["layout"] != LAYOUT_VERSION:
         return f"layout {meta['layout']} where {LAYOUT_VERSION} is expected"
     if not meta["classes"] or not all(isinstance(name, str) for name in meta["classes"]):
         return "'classes' holds no names"
     for split, entry in meta["splits"].items():
+        if Path(split).name != split:
+            return f"{split!r} is no name of a split"
         if not isinstance(entry, Mapping):
             return f"split {split!r} is not an object"
         per_class = entry.get("per_class")
@@ -224,9 +236,3 @@ def _meta_problem(meta: Any) -> str | None:  # noqa: ANN401
         if len(per_class) != len(meta["classes"]):
             return f"split {split!r} counts {len(per_class)} of {len(meta['classes'])} classes"
     return None
-
-
-def dataset_identity(dataset: Dataset) -> dict[str, Any]:
-    """Return what tells a dataset from any other: its name, and a digest of its `meta.json`."""
-    content = (dataset.path / META_FILE).read_bytes()
-    return {"name": dataset.name, "meta": hashlib.sha256(content).hexdigest()}

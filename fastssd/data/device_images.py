@@ -18,6 +18,7 @@ from fastssd.data.images import CHECKSUMS, LABELS, PARAMETER, PIXELS, ViewParame
 from fastssd.data.loader import HostBatch
 from fastssd.data.storage.memory import EqualStorage, PackedStorage
 from fastssd.errors import ConfigError
+from fastssd.native import mapped
 
 FILTER = "bilinear-antialias-float"
 """How a box is brought to the output size where it has another."""
@@ -145,6 +146,7 @@ class DeviceFetch:
         batch = dict(batch)
         samples, boxes, taps = (batch.pop(name) for name in (_SAMPLES, _BOXES, _TAPS))
         batch[PIXELS] = self._images.gather(samples, boxes, taps, self._augmentation.size)
+        mapped.check()  # on the CPU they are the file's own
         if self._checksums:
             sums = checksums_of(batch[PIXELS].cpu().numpy())
             batch[CHECKSUMS] = torch.from_numpy(sums).to(boxes.device)
@@ -236,6 +238,7 @@ def _uploaded(pixels: Tensor, device: torch.device) -> Tensor:
     step = max(1, _UPLOAD_BYTES // pixels.shape[1])
     for first in range(0, len(pixels), step):
         copy[first : first + step].copy_(pixels[first : first + step])
+    mapped.check()
     return copy
 
 

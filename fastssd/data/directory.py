@@ -1,8 +1,11 @@
 """A directory that appears whole or not at all, and what a killed writer of it left behind."""
 
 import contextlib
+import ctypes
 import fcntl
+import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -10,10 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from fastssd.core.files import sync_path
 from fastssd.errors import ConfigError
 
 Say = Callable[[str], None]
 """Called with a line for the user."""
+
+_OURS = re.compile(
+    r"(train|val|test)(\.\w+\.npy|\.names\.jsonl|\.beton|-\d+\.(tar|idx))|rejects\.jsonl|\..*"
+)
+"""Names of what conversions write beside their marker, and of hidden files."""
+_SHOWN = 5
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 
 # In the unfinished directory: its writer's host and number, locked for as long as it lives. The
 # kernel ends the lock with the process, on whatever machine; a number alone may be another's.
@@ -33,7 +44,7 @@ def check_target(out: Path, *, overwrite: bool, marker: str) -> None:
         marker: A file that a directory must hold to be replaced, unless it is empty.
 
     Raises:
-        ConfigError: If not.
+        ConfigError: If not, or if it holds what no conversion wrote.
     """
     if not os.path.lexists(out):
         return
@@ -46,6 +57,34 @@ def check_target(out: Path, *, overwrite: bool, marker: str) -> None:
             f"{out} is not a dataset directory (it has no {marker}), so it is not overwritten: "
             "choose another OUT"
         )
+    if (out / marker).is_file():
+        _check_ours(out, marker)
+
+
+def _check_ours(out: Path, marker: str) -> None:
+    """Raise ConfigError if a directory that is to be replaced has more than conversions write."""
+    try:
+        meta = json.loads((out / marker).read_text(encoding="utf-8"))
+        listed = {"layout", "format", "splits"} <= meta.keys() and meta.get("files", {}).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        listed = False
+    if listed is False:
+        raise ConfigError(
+            f"{out} is not overwritten: its {marker} is damaged, or not of a dataset directory: "
+            "remove it yourself, or choose another OUT"
+        )
+    others = sorted(
+        entry.name
+        for entry in out.iterdir()
+        if entry.name not in {marker, *listed}
+        and (entry.is_dir() or not _OURS.fullmatch(entry.name))
+    )
+    if others:
+        shown = ", ".join(others[:_SHOWN]) + (", ..." if len(others) > _SHOWN else "")
+        raise ConfigError(
+            f"{out} is not overwritten: it also holds what no conversion wrote ({shown}): move "
+            "that away, or choose another OUT"
+        )
 
 
 @contextmanager
@@ -53,7 +92,7 @@ def new_directory(out: Path, *, overwrite: bool, marker: str, say: Say = silent)
     """Yield an empty directory beside `out` that takes its name when the block ends well.
 
     If the block raises, it is removed and `out` is as before. If the process is killed, it stays
-    as `OUT.partial-PID`, and the next call for the same `out` removes it.
+    as `OUT.partial-HOST-PID`, and the next call for the same `out` removes it.
 
     Args:
         out: The directory to make.
@@ -76,8 +115,8 @@ def new_directory(out: Path, *, overwrite: bool, marker: str, say: Say = silent)
             raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
         yield partial
         for file in partial.iterdir():
-            _sync(file)
-        _sync(partial)
+            sync_path(file)
+        sync_path(partial)
         with _only_one(out.parent):
             check_target(out, overwrite=overwrite, marker=marker)
             _replace(partial, out)
@@ -86,11 +125,12 @@ def new_directory(out: Path, *, overwrite: bool, marker: str, say: Say = silent)
 @contextmanager
 def _claimed(out: Path) -> Iterator[Path]:
     """Make a directory of our own, locked; remove it if the block raises."""
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    name = f"{out.name}.partial-{socket.gethostname()}-{os.getpid()}"
+    partial = out.with_name(name)
     number = 1
-    while os.path.lexists(partial):  # another machine's process has our number
+    while os.path.lexists(partial):  # a container's process has our number
         number += 1
-        partial = out.with_name(f"{out.name}.partial-{os.getpid()}-{number}")
+        partial = out.with_name(f"{name}.{number}")
     partial.mkdir()
     try:
         with (partial / _LOCK_FILE).open("w", encoding="utf-8") as lock:
@@ -117,7 +157,7 @@ def _clear(out: Path, say: Say, *, alone: bool) -> None:
     """
     for path in sorted(out.parent.iterdir()):
         if path.name.startswith(f"{out.name}.partial-"):
-            _clear_partial(out, path, say)
+            _clear_partial(out, path, say, alone=alone)
         elif path.name.startswith(f"{out.name}.replaced-") and alone:
             # Killed between the two names of `_replace`, or while it removed the old one.
             if os.path.lexists(out):
@@ -128,8 +168,8 @@ def _clear(out: Path, say: Say, *, alone: bool) -> None:
                 say(f"{out} is the old one again: a conversion was killed when it replaced it")
 
 
-def _clear_partial(out: Path, partial: Path, say: Say) -> None:
-    lives, owner = _owner(partial)
+def _clear_partial(out: Path, partial: Path, say: Say, *, alone: bool) -> None:
+    lives, owner = _owner(out, partial, alone=alone)
     if lives:
         raise ConfigError(
             f"{out}: another conversion is writing it ({owner}, in {partial.name}): wait for its "
@@ -144,15 +184,26 @@ def _clear_partial(out: Path, partial: Path, say: Say) -> None:
     say(f"removed {partial}, left by a conversion that was killed ({owner}); starting over")
 
 
-def _owner(partial: Path) -> tuple[bool | None, str]:
+def _owner(out: Path, partial: Path, *, alone: bool) -> tuple[bool | None, str]:
     """Return whether the writer of a directory lives, None if it cannot be told, and who it is."""
+    # Its name tells too: the writer may have been killed before it wrote who it was.
+    host, _, number = partial.name.removeprefix(f"{out.name}.partial-").rpartition("-")
     try:
         with (partial / _LOCK_FILE).open("r+", encoding="utf-8") as lock:
-            host, _, number = lock.read().partition(" ")
-            owner = f"process {number} on {host}" if number else "an unknown process"
-            return _lives(lock, host), owner
+            if written := lock.read():
+                host, _, number = written.partition(" ")
+            return _lives(lock, host), _named(host, number)
+    except FileNotFoundError:
+        # Killed between two moments of which the other processes of this machine see none, or
+        # after it had put the new directory in the place of this one.
+        dead = alone and host == socket.gethostname()
+        return False if dead else None, _named(host, number)
     except OSError:
-        return None, "an unknown process"
+        return None, _named(host, number)
+
+
+def _named(host: str, number: str) -> str:
+    return f"process {number} on {host}" if host and number else "an unknown process"
 
 
 def _lives(lock: TextIO, host: str) -> bool | None:
@@ -183,21 +234,25 @@ def _only_one(folder: Path) -> Iterator[bool]:
 
 def _replace(partial: Path, out: Path) -> None:
     old = None
-    if out.exists():
-        old = out.with_name(f"{out.name}.replaced-{os.getpid()}")
-        out.rename(old)
-    partial.rename(out)
+    if out.exists() and _exchange(partial, out):
+        old = partial
+    else:
+        if out.exists():
+            old = out.with_name(f"{out.name}.replaced-{os.getpid()}")
+            out.rename(old)
+        partial.rename(out)
     # Only now: if we are killed before, the next writer knows by it that we are dead.
     (out / _LOCK_FILE).unlink()
-    _sync(out)
+    sync_path(out)
     if old is not None:
         shutil.rmtree(old)
-    _sync(out.parent)
+    sync_path(out.parent)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one moment; return whether the system could do that."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    names = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
+    return bool(rename(*names, _RENAME_EXCHANGE) == 0)

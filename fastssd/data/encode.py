@@ -1,22 +1,19 @@
 """From a source's content to what is stored, with a check of every image on the way."""
 
-import io
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from PIL.ExifTags import Base
 
+from fastssd.core.reading import reason_of
 from fastssd.data.decode.shrink import Limit, shrink
 from fastssd.data.decode.torchvision_decoder import decode_pixels
-from fastssd.data.jpeg_header import SIGNATURE, Frame, read_frame
-from fastssd.data.jpeg_rewrite import DAMAGED, UNCHECKED, missing, transcode
+from fastssd.data.jpeg_header import SIGNATURE, Frame, check_scans, read_frame
+from fastssd.data.jpeg_rewrite import DAMAGED, Transcoded, missing, transcode
 from fastssd.data.orientation import UPRIGHT, turn
-from fastssd.data.storage.image import JPEG, RAW, StoredImage, UInt8
+from fastssd.data.pillow_files import check_pixels, decode_file
+from fastssd.data.storage.image import JPEG, MAX_SIDE, RAW, USUAL_PIXELS, StoredImage, UInt8
 from fastssd.errors import FastssdError
 
 RESTART, KEEP, PIXELS = "restart", "keep", "raw"
@@ -25,23 +22,6 @@ JPEG_CHOICES = (RESTART, KEEP, PIXELS)
 
 VERIFY_EVERY = 64
 """One of so many rewritten files is decoded and compared, where not all are."""
-
-# Modes whose values do not fit in 8 bits and have no known range: Pillow would clip them without a
-# word. 16 bits have one.
-_DEEP_MODES = ("I", "F")
-_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-
-# What Pillow raises at damaged files, besides OSError.
-_DAMAGE = (
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +51,14 @@ class Encoding:
             its orientation beside it.
         limit: How large images may be; a JPEG that is made smaller is encoded again.
         verify: Whether all rewritten files are decoded and compared, or one in `VERIFY_EVERY`.
+        max_pixels: Images of more are refused before they are decoded.
     """
 
     jpeg: str
     upright: bool = True
     limit: Limit = field(default_factory=Limit)
     verify: bool = False
+    max_pixels: int = USUAL_PIXELS
 
     def stays(self, frame: Frame) -> bool:
         """Return whether a JPEG keeps its coefficients."""
@@ -144,7 +126,6 @@ def encode_all(
     JPEG files that every decoder reads stay JPEG files if `how` says so; what cannot be rewritten
     without loss is kept byte by byte. Everything else becomes RGB pixels, as Pillow's
     ``convert("RGB")`` gives them: CMYK JPEG and other kinds of files, whatever their names say.
-    Grey values of 16 bits lose their lower 8, as Pillow does with colours of 16 bits.
 
     A JPEG is checked by reading its compressed data to the end, which finds all that libjpeg
     remarks on. Without the native kernels it is decoded, which finds less.
@@ -162,12 +143,12 @@ def encode_all(
     others: list[_Jpeg] = []  # made smaller, or decoded
     for index, content in enumerate(contents):
         try:
-            frame = _common_frame(content)
+            frame = _common_frame(content, how.max_pixels)
             if frame is None or isinstance(content, np.ndarray):
-                results[index] = _limited(_decode_other(content, how.upright), how.limit)
+                results[index] = _limited(_decode_other(content, how), how.limit)
                 continue
-        except ValueError as error:
-            results[index] = str(error)
+        except (ValueError, MemoryError) as error:
+            results[index] = reason_of(error)
             continue
         orientation = frame.orientation if how.upright else UPRIGHT
         jpeg = _Jpeg(index, content, frame.height, frame.width, orientation)
@@ -188,11 +169,13 @@ def encode_all(
     return results
 
 
-def _common_frame(content: bytes | NDArray[np.uint8]) -> Frame | None:
+def _common_frame(content: bytes | NDArray[np.uint8], max_pixels: int) -> Frame | None:
     """Return the frame of a JPEG that every decoder reads; None of anything else."""
     if isinstance(content, np.ndarray) or not content.startswith(SIGNATURE):
         return None
     frame = read_frame(content)
+    check_pixels(frame.height, frame.width, max_pixels)
+    check_scans(content, frame)
     return frame if frame.common else None
 
 
@@ -200,11 +183,17 @@ def _reasons(jpegs: Sequence[_Jpeg]) -> list[str]:
     """Return why each file is damaged; empty where it is not."""
     if missing():
         return [_decoding_reason(jpeg) for jpeg in jpegs]
-    checked = transcode([jpeg.content for jpeg in jpegs], rewrite=False)
-    return [
-        _decoding_reason(jpeg) if one.status == UNCHECKED else one.reason
-        for jpeg, one in zip(jpegs, checked, strict=True)
-    ]
+    return [one.reason for one in _transcoded([jpeg.content for jpeg in jpegs], rewrite=False)]
+
+
+def _transcoded(files: Sequence[bytes], *, rewrite: bool) -> list[Transcoded]:
+    """Check or rewrite files; one for which memory does not reach is no sound one."""
+    try:
+        return transcode(files, rewrite=rewrite)
+    except MemoryError as error:
+        if len(files) == 1:
+            return [Transcoded(DAMAGED, None, 0, 0, 0, reason_of(error))]
+    return [one for file in files for one in _transcoded([file], rewrite=rewrite)]
 
 
 def _decoding_reason(jpeg: _Jpeg) -> str:
@@ -219,33 +208,39 @@ def _rewritten(
     jpegs: Sequence[_Jpeg], how: Encoding, positions: Sequence[int]
 ) -> list[Encoded | str]:
     results: list[Encoded | str] = []
-    written = transcode([jpeg.content for jpeg in jpegs], rewrite=True)
+    written = _transcoded([jpeg.content for jpeg in jpegs], rewrite=True)
     for jpeg, one in zip(jpegs, written, strict=True):
-        reason = _decoding_reason(jpeg) if one.status == UNCHECKED else ""
-        if one.status == DAMAGED or reason:
-            results.append(reason or one.reason)
+        if one.status == DAMAGED:
+            results.append(one.reason)
         elif one.content is None:
             results.append(jpeg.stored(np.frombuffer(jpeg.content, np.uint8)))
         else:
             if how.compares(positions[jpeg.index]):
-                _check_equal(jpeg, one.content)
-            results.append(jpeg.stored(one.content))
+                reason = _compared(jpeg, one.content)
+            results.append(reason or jpeg.stored(one.content))
     return results
 
 
-def _check_equal(jpeg: _Jpeg, content: UInt8) -> None:
+def _compared(jpeg: _Jpeg, content: UInt8) -> str:
     """Compare the pixels of a file and of what it became, by another decoder than the kernel's.
+
+    Returns:
+        Why that decoder does not take the file itself; empty where it does.
 
     Raises:
         UnequalPixelsError: If they differ.
     """
-    before = decode_pixels(StoredImage(JPEG, _array(jpeg.content)))
+    try:
+        before = decode_pixels(StoredImage(JPEG, _array(jpeg.content)))
+    except ValueError as error:
+        return str(error)
     try:
         after = decode_pixels(StoredImage(JPEG, content))
     except ValueError as error:
         raise UnequalPixelsError(jpeg.index) from error
     if not np.array_equal(before, after):
         raise UnequalPixelsError(jpeg.index)
+    return ""
 
 
 def _from_pixels(jpeg: _Jpeg, how: Encoding) -> Encoded | str:
@@ -255,15 +250,25 @@ def _from_pixels(jpeg: _Jpeg, how: Encoding) -> Encoded | str:
         if how.jpeg == PIXELS:
             return _limited(_raw(turn(decode_pixels(image), jpeg.orientation)), how.limit)
         smaller = shrink(image, how.limit)
-    except ValueError as error:
-        return str(error)
+    except (ValueError, MemoryError) as error:
+        return reason_of(error)
     height, width = how.limit.size(jpeg.height, jpeg.width)
     return Encoded(smaller, height, width, jpeg.orientation)
 
 
 def _limited(encoded: Encoded, limit: Limit) -> Encoded:
-    """Return pixels within a limit."""
-    return _raw(shrink(encoded.image, limit).data)
+    """Return pixels within a limit.
+
+    Raises:
+        ValueError: If one side is longer even so than any decoder takes.
+    """
+    result = _raw(shrink(encoded.image, limit).data)
+    if max(result.height, result.width) > MAX_SIDE:
+        raise ValueError(
+            f"{result.width:,} x {result.height:,} pixels exceed {MAX_SIDE:,} a side, which no "
+            "decoder takes: cut it, or use --max-side"
+        )
+    return result
 
 
 def _array(content: bytes) -> UInt8:
@@ -271,46 +276,18 @@ def _array(content: bytes) -> UInt8:
     return np.frombuffer(content, dtype=np.uint8).copy()
 
 
-def _decode_other(content: bytes | NDArray[np.uint8], upright: bool) -> Encoded:
+def _decode_other(content: bytes | NDArray[np.uint8], how: Encoding) -> Encoded:
     if isinstance(content, np.ndarray):
         if content.dtype != np.uint8 or content.ndim != 3 or content.shape[2] != 3:
             raise ValueError(f"pixels are {content.dtype} {content.shape}, not uint8 (h, w, 3)")
+        check_pixels(content.shape[0], content.shape[1], how.max_pixels)
         return _raw(content)
     if not content:
         raise ValueError("the file is empty")
-    return _raw(_decode_any(content, upright))
+    return _raw(decode_file(content, upright=how.upright, max_pixels=how.max_pixels))
 
 
 def _raw(pixels: UInt8) -> Encoded:
     if 0 in pixels.shape:
         raise ValueError(f"it has no pixels: {pixels.shape}")
     return Encoded(StoredImage(RAW, pixels), pixels.shape[0], pixels.shape[1])
-
-
-def _decode_any(content: bytes, upright: bool) -> UInt8:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            orientation = image.getexif().get(Base.Orientation, UPRIGHT) if upright else UPRIGHT
-            pixels = _rgb(image)
-    except (OSError, *_DAMAGE) as error:
-        raise ValueError(_pillow_reason(error)) from error
-    return turn(pixels, orientation) if orientation in range(1, 9) else pixels
-
-
-def _rgb(image: Image.Image) -> UInt8:
-    if image.mode in _SIXTEEN_BITS:
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode.startswith(_DEEP_MODES):
-        raise ValueError(
-            f"its pixels have more than 16 bits or none of a known range (mode {image.mode}): "
-            "make them 8-bit"
-        )
-    return np.array(image.convert("RGB"))
-
-
-def _pillow_reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not an image file of a known kind"
-    return str(error) or type(error).__name__

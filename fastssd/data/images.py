@@ -20,6 +20,7 @@ from fastssd.data.orientation import stored_boxes
 from fastssd.data.storage.advise import ReadAhead
 from fastssd.data.storage.image import StoredImage, UInt8
 from fastssd.errors import DataError
+from fastssd.native import mapped
 
 
 class ViewParameters(Protocol):
@@ -197,8 +198,11 @@ class ImageFetch:
             return None
         if not decoder.makes_tensors:
             return None
-        stored = split.storage.read_batch(draws.samples)
-        return decoder.decode_tensor(stored, boxes, self._augmentation.size)
+        try:
+            stored = split.storage.read_batch(draws.samples)
+            return decoder.decode_tensor(stored, boxes, self._augmentation.size)
+        finally:
+            mapped.check()
 
     def _boxes(self, draws: Draws) -> Int64:
         """Return where the crops lie in the stored images."""
@@ -212,8 +216,11 @@ class ImageFetch:
         """Fill `pixels`."""
         split, samples = self._split, draws.samples
         turns = None if split.orientations is None else split.orientations[samples]
-        stored = split.storage.read_batch(samples)
-        self._decoder.decode(stored, boxes, self._augmentation.size, out=pixels, turns=turns)
+        try:
+            stored = split.storage.read_batch(samples)
+            self._decoder.decode(stored, boxes, self._augmentation.size, out=pixels, turns=turns)
+        finally:  # before what was found is called damaged: the file as a whole may be
+            mapped.check()
 
     def _replace(self, draws: Draws, error: DecodeError, pixels: UInt8, damage: Damage) -> Int64:
         """Fill the places of damaged images with others; return whose images there are."""

@@ -14,11 +14,11 @@ import numpy as np
 from fastssd.data.storage.image import UInt8
 from fastssd.native.library import function, problem
 
-SOUND, DAMAGED, UNSUITED, UNCHECKED = range(4)
+SOUND, DAMAGED, UNSUITED = range(3)
 """What became of a file: those of `fastssd/native/src/transcode.h`.
 
-``SOUND``: rewritten, or whole where it was only checked. ``DAMAGED``: it is. ``UNSUITED``: whole,
-but no baseline file can hold it. ``UNCHECKED``: too large for the kernel, which says nothing of it.
+``SOUND``: rewritten, or whole where it was only checked. ``DAMAGED``: the native decoder would not
+decode it. ``UNSUITED``: whole, but no baseline file can hold it, or memory does not reach.
 """
 
 _REASON_BYTES = 200  # libjpeg's longest message
@@ -42,7 +42,7 @@ class Transcoded:
     """What became of one file.
 
     Attributes:
-        status: ``SOUND``, ``DAMAGED``, ``UNSUITED`` or ``UNCHECKED``.
+        status: ``SOUND``, ``DAMAGED`` or ``UNSUITED``.
         content: (num_bytes,) uint8, the rewritten file, where one was asked for and made.
         interval: MCUs between its restart markers.
         height: Pixels; 0 where the header was not read.
@@ -66,9 +66,9 @@ def missing() -> str:
 def transcode(files: Sequence[bytes], *, rewrite: bool) -> list[Transcoded]:
     """Read the compressed data of JPEG files to their ends, and rewrite them or not.
 
-    Every warning of libjpeg's counts as damage, but for two about metadata. Runs on the calling
-    thread, without the GIL. Memory: twice the files together, and 256 MB for a large progressive
-    file.
+    Every warning of libjpeg's counts as damage, but for two about metadata, and so does all that
+    the native decoder does not decode. Runs on the calling thread, without the GIL. Memory: twice
+    the files together, and up to 1 GB for a large progressive file.
 
     Args:
         files: The content of each.

@@ -8,7 +8,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -153,10 +152,22 @@ def prefetched(
 def _made(fetch: Fetch, batches: Sequence[Draws]) -> Iterable[HostBatch]:
     """Return what a fetch makes of batches; an error comes where its batch is due."""
     if len(batches) > 1 and isinstance(fetch, FetchesTogether):
-        # One by one if that fails: only the batch that is at fault has the error.
-        with suppress(Exception):
+        try:
             return fetch.together(batches)
+        except Exception as error:
+            return _one_by_one(fetch, batches, error)
     return map(fetch, batches)
+
+
+def _one_by_one(fetch: Fetch, batches: Sequence[Draws], error: Exception) -> Iterator[HostBatch]:
+    """Yield single batches after an error in making them together: only the one at fault has it.
+
+    Raises:
+        Exception: That error, where no single batch has any: their making together is at fault, and
+            going on without it would only be slow.
+    """
+    yield from map(fetch, batches)
+    raise error
 
 
 class _Job:
@@ -202,8 +213,11 @@ class _Pool:
         Raises:
             DataError: If it does not come within `timeout` seconds, or can't come any more.
         """
-        deadline = time.monotonic() + timeout
-        while not job.done.wait(min(_LOOK_EVERY, max(0.0, deadline - time.monotonic()))):
+        waited, before = 0.0, time.monotonic()
+        while not job.done.wait(min(_LOOK_EVERY, max(0.0, timeout - waited))):
+            now = time.monotonic()
+            # No more than a look is meant to take: a process that was stopped did not wait.
+            waited, before = waited + min(now - before, 2 * _LOOK_EVERY), now
             dead = [thread.name for thread in self._threads if not _lives(thread)]
             if dead and not job.done.is_set():
                 self._lost = True
@@ -212,7 +226,7 @@ class _Pool:
                     "with it: look for a message of the system or of a library above, and start "
                     "the run again, which goes on from its checkpoint"
                 )
-            if time.monotonic() >= deadline:
+            if waited >= timeout:
                 self._lost = True
                 raise DataError(
                     f"no batch came for {timeout:g} s: {_where(job)}. A file system that does not "

@@ -1,7 +1,6 @@
 """Joining the shards of a conversion to the dataset directory that one conversion would write."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastssd.core.places import check_out
+from fastssd.core.reading import read_json_lines
 from fastssd.data.dataset import META_FILE, Split
 from fastssd.data.directory import Say, check_target, new_directory, silent
 from fastssd.data.encode import Encoded
@@ -18,6 +19,7 @@ from fastssd.data.shards import Manifest, check_complete, find_shards, read_mani
 from fastssd.data.split_files import DIGEST_BYTES, SplitFiles
 from fastssd.data.storage.files import load_array
 from fastssd.errors import DataError
+from fastssd.native import mapped
 
 _Extra = tuple[int, str, bytes]
 _AT_ONCE = 256  # images copied between two calls of `progress`
@@ -52,6 +54,7 @@ def merge(
             training image.
     """
     out = Path(out)
+    check_out(out)
     check_target(out, overwrite=overwrite, marker=META_FILE)
     manifests = check_complete([read_manifest(path) for path in shards or find_shards(out)])
     first = manifests[0]
@@ -103,6 +106,7 @@ def _merge_split(
                 done += 1
                 if progress is not None and (done == total or done % _AT_ONCE == 0):
                     progress(split, done, total)
+        mapped.check()
         entry = files.finish(len(first["classes"]), keep_digests=False)
         digest(files.digests)
     return {**entry, "source_split": first["splits"][split]["source_split"]}
@@ -131,12 +135,7 @@ def _read_extras(path: Path, split: str, num_images: int) -> Iterator[_Extra]:
     """Return row, name and digest of every image of a shard's split."""
     rows = load_array(path / f"{split}.source_rows.npy", dtype=np.int64, ndim=1)
     digests = load_array(path / f"{split}.digests.npy", dtype=np.uint8, ndim=2)
-    names_file = path / f"{split}.names.jsonl"
-    try:
-        lines = names_file.read_text(encoding="utf-8").splitlines()
-        names = [str(json.loads(line)) for line in lines]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{names_file}: damaged ({error}); convert this shard again") from error
+    names = read_json_lines(path / f"{split}.names.jsonl", str, remedy="convert this shard again")
     if digests.shape != (num_images, DIGEST_BYTES) or not len(rows) == len(names) == num_images:
         raise DataError(
             f"{path}: {split}.source_rows.npy, {split}.digests.npy and {split}.names.jsonl are not "

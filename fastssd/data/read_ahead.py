@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.reading import reason_of
 from fastssd.data.encode import Encoded, UnequalPixelsError
 from fastssd.data.sources.source import Content, SourceSplit
 from fastssd.errors import FastssdError
@@ -77,8 +78,11 @@ def read_all(
             reads = pending.popleft().result()
             num_images = _images_a_task(reads)
             yield from reads
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    except BaseException:
+        # Not for a thread that the system or a decoder holds: a signal must end the conversion.
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _images_a_task(reads: list[Read]) -> int:
@@ -93,8 +97,8 @@ def _read(split: SourceSplit, rows: list[int], first: int, encoder: Encoder) -> 
     for at, row in enumerate(rows):
         try:
             contents.append(split.read(row))
-        except (OSError, ValueError) as error:
-            reads.append(Read(row, reason=str(error) or type(error).__name__))
+        except (OSError, ValueError, MemoryError) as error:
+            reads.append(Read(row, reason=reason_of(error)))
             continue
         read_at.append(at)
         reads.append(Read(row))

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastssd.core.reading import read_json, reading
 from fastssd.data.dataset import Dataset
 from fastssd.data.sources.source import Source
 from fastssd.data.subsets import Subset
 from fastssd.errors import ConfigError, DataError
 
 SHARD_FILE = "shard.json"
+_REMEDY = "convert this shard again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,9 @@ def read_manifest(path: Path) -> Manifest:
         raise DataError(
             f"{path}: not a finished shard: it has no {SHARD_FILE}; make it with --shard"
         )
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
+    keys = {"shard": dict, "rejected": list, "splits": dict, "conversion": dict, "source": dict}
+    meta = read_json(file, keys, remedy=_REMEDY)
+    with reading(file, _REMEDY):
         manifest = Manifest.of(path, meta)
         for split, number in manifest.planned.items():
             start, end = manifest.shard.span(number)
@@ -151,8 +154,6 @@ def read_manifest(path: Path) -> Manifest:
             if meta["splits"][split]["images"] + left_out != end - start:
                 raise ValueError(f"its {split} split is not of {end - start} images")
         job_of(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: damaged ({error!r}); convert this shard again") from error
     return manifest
 
 

@@ -10,8 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastssd.core import streams
 from fastssd.core.files import write_atomically
+from fastssd.core.places import usable
 from fastssd.core.untrusted import error_for_terminal
+from fastssd.data.class_names import read_class_map
 from fastssd.errors import ConfigError, FastssdError
 from fastssd.recipe_file import load_config, load_recipe
 
@@ -20,17 +23,19 @@ CONFIG = "config.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says, and return the exit code of the contract."""
+    streams.prepare()
     options = _parser().parse_args(arguments)
     try:
+        usable(options.trained, "RUN_OR_CHECKPOINT ")
         if options.report:
             _report(options)
             return 0
         rows = _evaluate(options)
+        if options.json:
+            write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
     except FastssdError as error:
-        print(f"fastssd: {error_for_terminal(error)}", file=sys.stderr)  # noqa: T201
+        streams.tell(f"fastssd: {error_for_terminal(error)}")
         return error.exit_code
-    if options.json:
-        write_atomically(options.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
 
@@ -61,6 +66,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
             f"{path} is neither a run directory nor a file of weights in a stage's folder of one: "
             f"{run / CONFIG} is not there"
         )
+    class_map = read_class_map(options.class_map) if options.class_map else None
     overrides = [f"data.path={options.dataset}", f"output={run}", f"data.decoder={options.decoder}"]
     if options.split:
         overrides.append(f"data.test={options.split}")
@@ -73,7 +79,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
         Liveness(recipe.config.watchdog, tell=lambda message: None) as liveness,
         Session(recipe, requested_signal=lambda: 0, liveness=liveness) as session,
     ):
-        return session.evaluate(only=only)
+        return session.evaluate(only=only, class_map=class_map)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,10 +105,17 @@ def _parser() -> argparse.ArgumentParser:
         help="measure nothing: make report.json, report.md and the figures of RUN again",
     )
     parser.add_argument("--split", help="the split to measure on (default: the run's data.test)")
+    parser.add_argument(
+        "--class-map",
+        type=Path,
+        metavar="FILE",
+        help="the run's names for classes that DATASET calls otherwise: JSON, {DATASET'S: RUN'S}, "
+        "or a CSV file of two such columns without a header",
+    )
     parser.add_argument("--decoder", default="auto", help="as data.decoder (default: auto)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(streams.finish(main()))

@@ -1,13 +1,19 @@
 """The damaged training images that a run's processes replaced, each in a list of its own."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from fastssd.errors import DataError
+from fastssd.core.reading import read_json_lines, reading, value_at
 
 _NAME = "damaged-images-{}.jsonl"
-_KINDS = {"split": str, "sample": int, "file": str, "reason": str, "replaced_by": int}
+_REMEDY = "remove the line"
+_KINDS: dict[str, type] = {
+    "split": str,
+    "sample": int,
+    "file": str,
+    "reason": str,
+    "replaced_by": int,
+}
 
 
 def damage_file(run: Path, rank: int) -> Path:
@@ -27,15 +33,10 @@ def read_damaged_images(run: Path) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for path in sorted(run.glob(_NAME.format("*"))):
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        for number, line in enumerate(lines[:-1], start=1):  # the last one a kill may have cut
-            try:
-                entry = json.loads(line)
-                if not all(isinstance(entry[key], kind) for key, kind in _KINDS.items()):
-                    raise ValueError("a value of another type")
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise DataError(
-                    f"{path}, line {number} is not a damaged image ({error!r}): remove the line"
-                ) from error
+        entries: list[dict[str, Any]] = read_json_lines(path, dict, remedy=_REMEDY)
+        for number, entry in enumerate(entries, start=1):
+            with reading(f"{path}, line {number}", _REMEDY):
+                for key, kind in _KINDS.items():
+                    value_at(entry, key, kind)
             found.setdefault((entry["split"], entry["sample"]), entry)
     return [found[key] for key in sorted(found)]

@@ -4,7 +4,6 @@ Shape letters: B images in the batch, C classes.
 """
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -100,20 +99,17 @@ class GroupMeter:
         counts = torch.stack([hits & valid, valid], dim=1).to(torch.int64)
         self.sums.index_add_(0, group, counts)
 
-    def flush(self, *, reduce: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
+    def flush(self) -> dict[str, float]:
         """Return the accuracies since the last flush, and start again.
 
-        This is the one place that waits for the device.
-
-        Args:
-            reduce: Sums a tensor over processes; without it the result is this process's own.
+        This is the one place that waits for the device. With several processes `sums` are to be
+        set to the sums of all before.
 
         Returns:
             ``overall`` and each group in percent of the images seen (not of the classes: a window
             is too short for that). A group of which no image was seen has no key.
         """
-        sums = self.sums if reduce is None else reduce(self.sums)
-        rows: list[list[int]] = sums.tolist()
+        rows: list[list[int]] = self.sums.tolist()
         self.sums = torch.zeros_like(self.sums)
         rows = [[sum(column) for column in zip(*rows, strict=True)], *rows]
         return {

@@ -3,7 +3,6 @@
 Everything is checked here, so that the report and the figures can rely on what they get.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastssd.core.files import check_seal, sha256_of
+from fastssd.core.reading import parse_json, read_bytes, read_json_lines, reading, value_at
 from fastssd.errors import DataError
 
 RESULT = "result.json"
@@ -56,6 +56,10 @@ class StageResult:
     """(C,) training images of each class."""
     files: dict[str, str]
     """SHA-256 of the files in the folder that the result stands for, by name."""
+    made_by: str = ""
+    """Digest of what the stage was trained by; empty in a result of an early version."""
+    dataset: str = ""
+    """Digest of the dataset that it was trained and measured on; empty likewise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +103,11 @@ def read_run(run: Path) -> Run:
                 f"{run / stage.folder / RESULT} and {paths[0]} were made on different training "
                 f"images (train_counts differ): keep one dataset to a run directory"
             )
+        if stage.dataset != stages[0].dataset:
+            raise DataError(
+                f"{run / stage.folder / RESULT} and {paths[0]} were made on different datasets: "
+                "keep one dataset to a run directory"
+            )
     finished = {stage.folder for stage in stages}
     started = {path.parent.name for path in run.glob(f"*/{METRICS}")}
     return Run(
@@ -120,20 +129,11 @@ def read_metrics(path: Path) -> Metrics:
     if not path.exists():
         return Metrics(train=(), evaluation=())
     kinds: dict[str, list[dict[str, Any]]] = {"train": [], "evaluation": []}
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            entry = json.loads(line)
-            entries = kinds[entry["kind"]]
+    lines: list[dict[str, Any]] = read_json_lines(path, dict, remedy="remove the line")
+    for number, entry in enumerate(lines, start=1):
+        with reading(f"{path}, line {number}", "remove the line"):
             _check_metrics(entry)
-        except KeyError as error:
-            raise DataError(
-                f"{path}, line {number} is not a line of metrics (no key {error}): remove the line"
-            ) from error
-        except _DAMAGE as error:
-            raise DataError(
-                f"{path}, line {number} is not a line of metrics ({error}): remove the line"
-            ) from error
+        entries = kinds[entry["kind"]]
         while entries and entries[-1]["step"] >= entry["step"]:
             entries.pop()
         entries.append(entry)
@@ -146,8 +146,8 @@ def read_stage(path: Path) -> StageResult:
     Raises:
         DataError: If it is missing or damaged.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, _REMEDY):
+        content = parse_json(read_bytes(path), dict)
         check_seal(content)
         train_counts = _counts(content["train_counts"], "train_counts")
         return StageResult(
@@ -163,44 +163,35 @@ def read_stage(path: Path) -> StageResult:
             epochs=int(content["epochs"]),
             train_counts=train_counts,
             files={str(name): str(digest) for name, digest in content.get("files", {}).items()},
+            made_by=str(content.get("made_by", "")),
+            dataset=str(content.get("dataset", "")),
         )
-    except KeyError as error:
-        raise DataError(f"{path} lacks {error}: {_REMEDY}") from error
-    except _DAMAGE as error:
-        raise DataError(f"{path} is damaged ({error}): {_REMEDY}") from error
-
-
-_DAMAGE = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What reading a file raises that holds anything, or JSON of anything."""
 
 
 def _check_metrics(entry: dict[str, Any]) -> None:
     """Check what the figures will ask of a line.
 
     Raises:
-        KeyError, TypeError, ValueError, OverflowError: If a key is missing or can't be what it is.
+        ValueError, TypeError, OverflowError: If a key is missing or can't be what it is.
     """
-    if type(entry["step"]) is not int or not 0 <= entry["step"] < 2**63:
-        raise TypeError(f"step is no number of a step: {entry['step']!r}")
-    if entry["kind"] == "train":
-        _check_numbers(entry["losses"], "losses")
+    kind = value_at(entry, "kind", str)
+    if not 0 <= value_at(entry, "step", int) < 1 << 63:
+        raise ValueError("'step' is not the number of a step")
+    numbers = {}
+    if kind == "train":
+        numbers["losses"] = value_at(entry, "losses", dict)
         nested = "accuracy"
-    else:
-        if not isinstance(entry["split"], str):
-            raise TypeError(f"split is no name: {entry['split']!r}")
+    elif kind == "evaluation":
+        value_at(entry, "split", str)
         nested = "heads"
-    if not isinstance(entry[nested], dict):
-        raise TypeError(f"{nested} is not an object")
-    for name, values in entry[nested].items():
-        _check_numbers(values, f"{nested}.{name}")
-
-
-def _check_numbers(values: object, key: str) -> None:
-    if not isinstance(values, dict):
-        raise TypeError(f"{key} is not an object")
-    for name, value in values.items():
-        if value is not None:
-            _number(value, f"{key}.{name}")
+    else:
+        raise ValueError(f"'kind' is {kind!r:.80} where 'train' or 'evaluation' is expected")
+    inner = value_at(entry, nested, dict)
+    numbers |= {f"{nested}.{name}": value_at(inner, name, dict) for name in inner}
+    for name, values in numbers.items():
+        for key, value in values.items():
+            if value is not None:
+                _number(value, f"{name}.{key}")
 
 
 def damaged_files(path: Path, stage: StageResult) -> list[str]:

@@ -215,7 +215,9 @@ def features_of(split: Split, method: Method, head: str, context: Context) -> Fe
     draws = in_order(every_image(len(split)), reader.batch_size, context.workers)
     for batch, answer in reader.answers(network, network.features, draws):
         features[torch.from_numpy(batch.samples).to(features.device)] = answer
-        context.processes.stop_if_asked()
+        if context.processes.interrupted():
+            break
+    context.processes.stop_if_asked()
     whole = context.processes.reduce(features)
     return FeatureSet(whole.cpu().numpy(), split.labels)
 
@@ -290,9 +292,8 @@ def _recalibrate(network: BalancedNetwork, source: Stage, weights: str, context:
     assert budget is not None
     name = hashlib.sha256(f"{source.digest} {weights} {budget.batch_size}".encode()).hexdigest()
     path = context.output / source.folder / RECALIBRATED.format(name[:8])
-    exists = path.exists()
-    context.processes.barrier()  # Or a slow process would find a fast one's file, and not join in.
-    if not exists:
+    # One for all: a slow process would find the file of a fast one, and not take part.
+    if not context.processes.main_says(path.exists()):
         context.on_device(network)
         plan = context.plan(
             "class_aware", stream=_RECALIBRATION, order=source.order, seed=source.seed, epochs=1
@@ -312,6 +313,7 @@ def _recalibrate(network: BalancedNetwork, source: Stage, weights: str, context:
             context.processes.autocast(),
         ):
             recalibrate(frozen, _images(drawn, context))
+        context.processes.stop_if_asked()
         collectives.average_batchnorm(frozen)
         if context.is_main:
             save_weights(path, frozen)
@@ -320,10 +322,11 @@ def _recalibrate(network: BalancedNetwork, source: Stage, weights: str, context:
 
 
 def _images(batches: Any, context: Context) -> Iterator[torch.Tensor]:  # noqa: ANN401
-    """Yield the images of batches; a signal ends the run between two, and the watchdog is calm."""
+    """Yield the images of batches, up to a signal; the watchdog hears of each."""
     for batch in batches:
-        context.processes.stop_if_asked()
         yield batch.images
+        if context.processes.interrupted():
+            return
 
 
 @contextmanager

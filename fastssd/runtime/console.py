@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO, cast
 
+from fastssd.core.streams import Lasting, lasting
 from fastssd.core.untrusted import for_terminal
 from fastssd.evaluation.shots import GROUPS, LIMITS
 from fastssd.evaluation.tables import Row, aligned, paper_table, percent, table_notes
@@ -30,8 +31,8 @@ are always shown."""
 class Console:
     """Shows stages, progress, evaluations and the final table.
 
-    A stream that breaks (a closed pipe, a lost terminal) silences the console: a run of days does
-    not end because nobody can watch it.
+    What the stream does not take (a closed pipe, a lost terminal, a full disk) is left out: a run
+    of days does not end because nobody can watch it. The final table then goes to standard error.
 
     Args:
         enabled: False shows nothing, as on all ranks but the first.
@@ -46,10 +47,11 @@ class Console:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        stream = sys.stdout if stream is None else stream
+        self._stream = lasting(sys.stdout if stream is None else stream)
         self._display: _Display | None = None
         if enabled:
-            self._display = _Live(stream) if _is_terminal(stream) else _Plain(stream)
+            kind = _Live if _is_terminal(self._stream) else _Plain
+            self._display = kind(self._stream)
         self._clock = clock
         self._seconds_between_lines = 0.0 if isinstance(self._display, _Live) else PLAIN_INTERVAL
         self._last_shown = -math.inf
@@ -170,18 +172,18 @@ class Console:
         limits = ", ".join(f"{group} {LIMITS[group]}" for group in GROUPS)
         notes = [*table_notes(rows), f"Groups by training images of a class: {limits}."]
         self._show(lambda display: display.table(header, cells, notes))
+        if self._display is not None and (problem := cast(Lasting, self._stream).problem):
+            instead = _Plain(lasting(sys.stderr))
+            instead.line(f"fastssd: standard output takes nothing ({problem}); its last words are:")
+            instead.table(header, cells, notes)
 
     def close(self) -> None:
         """End the display and give the terminal back as it was. May be called again."""
         self._show(lambda display: display.close())
 
     def _show(self, draw: "Callable[[_Display], None]") -> None:
-        if self._display is None:
-            return
-        try:
+        if self._display is not None:
             draw(self._display)
-        except OSError:
-            self._display = None
 
     def _seconds_left(self, step: int) -> float | None:
         """Estimate from the recent pace, evaluations included; None before it is known."""

@@ -69,9 +69,8 @@ def set_threads(config: Config, *, num_local_processes: int) -> int:
     return config.data.threads or share
 
 
-def check_processes(accelerator: Accelerator) -> None:
+def check_processes(accelerator: Accelerator, *, started: int) -> None:
     """Raise ConfigError if a launcher started more processes than know of each other."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:
         raise ConfigError(
             f"the launcher started {started} processes but Accelerate sees "

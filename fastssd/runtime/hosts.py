@@ -1,12 +1,11 @@
 """What the hosts of a run must have in common: the run directory, and equal datasets."""
 
-import hashlib
 import time
 
 import torch
 from accelerate import Accelerator
 
-from fastssd.data.dataset import META_FILE
+from fastssd.core.files import writing
 from fastssd.errors import ConfigError, DataError
 from fastssd.runtime.context import Context
 
@@ -23,16 +22,17 @@ def check_hosts(context: Context, accelerator: Accelerator) -> None:
     device = accelerator.device
     token = accelerator.gather(torch.tensor([time.time_ns()], device=device))[0].item()
     # A name that is new: a network file system may remember that another was not there.
-    mark = context.output / f".seen-by-all-{token}"
+    mark = context.output / f"seen-by-all.partial-{token}"  # removed after a kill like others
     if context.is_main:
-        mark.touch()
+        with writing(mark):
+            mark.touch()
     accelerator.wait_for_everyone()
-    meta = (context.dataset.path / META_FILE).read_bytes()
-    digest = int.from_bytes(hashlib.sha256(meta).digest()[:7], "big")
+    digest = int(context.dataset.identity.digest[:14], 16)
     mine = torch.tensor([[int(mark.exists()), digest]], device=device)
     seen, digests = accelerator.gather(mine).T.tolist()
     if context.is_main:
-        mark.unlink()
+        with writing(mark):
+            mark.unlink()
     if blind := [rank for rank, sees in enumerate(seen) if not sees]:
         raise ConfigError(
             f"output={context.output}: rank {_listed(blind)} does not see what rank 0 writes "
@@ -40,8 +40,8 @@ def check_hosts(context: Context, accelerator: Accelerator) -> None:
         )
     if others := [rank for rank, other in enumerate(digests) if other != digests[0]]:
         raise DataError(
-            f"{context.dataset.path}: rank {_listed(others)} has another {META_FILE} than rank 0: "
-            "every host needs a copy of the same dataset directory"
+            f"{context.dataset.path}: rank {_listed(others)} has another dataset there than rank "
+            "0: every host needs a copy of the same dataset directory"
         )
 
 

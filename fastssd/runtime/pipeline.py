@@ -1,34 +1,32 @@
 """A run's stages in order: each trained or made, measured on the test split, or skipped."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from fastssd.core import collectives
-from fastssd.core.files import seal, sha256_of, write_atomically
+from fastssd.core.files import seal, sha256_of, write_atomically, writing
 from fastssd.errors import ConfigError, DataError
 from fastssd.evaluation.metrics import accuracies
 from fastssd.evaluation.results import RESULT, damaged_files, read_stage
+from fastssd.methods.method import Method
 from fastssd.methods.posthoc.stage import PosthocStage
 from fastssd.models.compiling import compile_backbones
 from fastssd.runtime.build import Prepared, build, features_in, features_of, made, prepare
 from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
-from fastssd.runtime.graph import Graph, Stage, differences
+from fastssd.runtime.deciding import decided_by_main
+from fastssd.runtime.graph import Graph, Stage
+from fastssd.runtime.record import StageRecord, read_record, standing_record, write_record
 from fastssd.runtime.rows import measured_rows
-from fastssd.runtime.stop_signal import Agreement, Stopped
-from fastssd.training.checkpoints import WEIGHTS, save_weights
+from fastssd.runtime.stop_signal import Agreement
+from fastssd.training.checkpoints import WEIGHTS, save_weights, weights_made_by
 from fastssd.training.resume import CHECKPOINT, METRICS
 from fastssd.training.trainer import HeadAccuracies, Supervision, Trainer, Validation
-
-STAGE_FILE = "stage.json"
-"""What a stage's weights follow from, readable, written before anything of it is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,35 +54,49 @@ class Runner:
             ConfigError: If a folder holds a stage that was made by other settings.
             DataError: If weights of a finished stage are damaged and can't be had again.
         """
+        processes = self.context.processes
         for stage in graph.stages:
-            if self._is_finished(stage):
+            # Only the main process compares, and saves what is compared.
+            record = standing_record(stage, self.context) if processes.is_main else None
+            if self._is_finished(stage, record):
                 self.console.message(f"{stage.folder}: finished before")
                 continue
             self.on_stage(stage.folder)
-            self.context.processes.barrier()  # Noted before any process can fail in it and say so.
-            self._run(stage)
+            processes.barrier()  # Noted before any process can fail in it and say so.
+            processes.stop_if_asked()  # Before what a stage prepares, which may take long.
+            self._run(stage, record)
 
-    def _is_finished(self, stage: Stage) -> bool:
+    def _is_finished(self, stage: Stage, record: StageRecord | None) -> bool:
         """Return whether a stage is done and its files are those that it left; the same on all."""
-        context = self.context
-        finished = context.is_main and _is_whole(context.output / stage.folder, self.console)
-        flag = torch.tensor([int(finished)], device=context.workers.device)
-        return bool(context.processes.reduce(flag))
+        folder = self.context.output / stage.folder
 
-    def _run(self, stage: Stage) -> None:
+        def look() -> bool:
+            assert record is not None
+            _check_sources(folder, record)
+            finished = _is_whole(folder, record, self.console)
+            if not finished:
+                _check_best(folder, record)
+            return finished
+
+        return decided_by_main(look, self.context)
+
+    def _run(self, stage: Stage, record: StageRecord | None) -> None:
         context = self.context
         folder = context.output / stage.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        if context.is_main:
-            text = json.dumps(stage.identity, indent=1, sort_keys=True)
-            write_atomically(folder / STAGE_FILE, text + "\n")
-        result = self._made(stage) if stage.budget is None else self._trained(stage)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        digest = ""
+        if record is not None:
+            write_record(folder, record)
+            digest = record.digest
+        make = self._made if stage.budget is None else self._trained
+        result = make(stage, digest)
         if context.is_main:
             write_atomically(folder / RESULT, seal(result))
         context.processes.barrier()
         self.accelerator.free_memory()
 
-    def _made(self, stage: Stage) -> dict[str, Any]:
+    def _made(self, stage: Stage, digest: str) -> dict[str, Any]:
         """Make a classifier without training, and return the stage's result."""
         context = self.context
         started = time.perf_counter()
@@ -104,12 +116,13 @@ class Runner:
             self.console.message(f"{stage.folder}: {sweep['message']}")
         context.on_device(method)
         if context.is_main:
-            save_weights(context.output / stage.folder / WEIGHTS["last"], method)
+            path = context.output / stage.folder / WEIGHTS["last"]
+            save_weights(path, method, made_by=digest)
         context.processes.barrier()
         seconds["fit"] = time.perf_counter() - started - sum(seconds.values())
-        return {**self._measured(stage, method, seconds), "sweep": sweep}
+        return {**self._measured(stage, digest, method, seconds), "sweep": sweep}
 
-    def _trained(self, stage: Stage) -> dict[str, Any]:
+    def _trained(self, stage: Stage, digest: str) -> dict[str, Any]:
         """Train a stage from where its checkpoint is, and return its result."""
         context, accelerator = self.context, self.accelerator
         assert stage.budget is not None
@@ -125,7 +138,7 @@ class Runner:
             train_counts=context.train.counts,
             seed=stage.seed,
             order=stage.order,
-            digest=stage.digest,
+            digest=digest,
             supervision=Supervision(
                 console=self.console,
                 log=context.config.log,
@@ -137,7 +150,7 @@ class Runner:
         trainer.run()
         progress = trainer.progress
         prepared.seconds["train"] = progress.seconds
-        result = self._measured(stage, trainer.stage, prepared.seconds)
+        result = self._measured(stage, digest, trainer.stage, prepared.seconds)
         return {
             **result,
             "images": progress.images,
@@ -160,13 +173,14 @@ class Runner:
 
         return Validation(split=split, every=context.config.evaluation.every, measure=measure)
 
-    def _measured(self, stage: Stage, method: Any, seconds: dict[str, float]) -> dict[str, Any]:  # noqa: ANN401
+    def _measured(
+        self, stage: Stage, digest: str, method: Method, seconds: dict[str, float]
+    ) -> dict[str, Any]:
         """Measure a stage's weights on the test split; return what every result has."""
         context = self.context
         started = time.perf_counter()
         rows = measured_rows(stage, method, context)
-        if signal_number := self.agreement.now():
-            raise Stopped(signal_number)
+        context.processes.stop_if_asked()
         seconds["evaluate"] = time.perf_counter() - started
         folder = context.output / stage.folder
         return {
@@ -174,7 +188,7 @@ class Runner:
             "method": stage.method,
             "stage": stage.name,
             "seed": stage.seed,
-            "digest": stage.digest,
+            "made_by": digest,
             "parameters": sum(weight.numel() for weight in method.parameters()),
             "rows": rows,
             "seconds": seconds,
@@ -191,44 +205,26 @@ class Runner:
         }
 
 
-def check_folders(graph: Graph, output: Path) -> None:
-    """Refuse folders that hold a stage of the same name made by other settings.
-
-    Raises:
-        ConfigError: Naming every key that differs.
-        DataError: If a folder's `stage.json` can't be read.
-    """
-    problems = []
-    for stage in graph.stages:
-        path = output / stage.folder / STAGE_FILE
-        if not path.exists():
-            if (output / stage.folder / RESULT).exists() or (
-                output / stage.folder / CHECKPOINT
-            ).exists():
-                raise ConfigError(
-                    f"{output / stage.folder} has no {STAGE_FILE}: it is of another version of "
-                    "fastssd, whose stages this one can't go on with: choose another output"
-                )
-            continue
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path} can't be read ({error}): delete {path.parent} to train the stage again"
-            ) from error
-        differing = list(differences(found, json.loads(json.dumps(stage.identity))))
-        if differing:
-            problems.append(f"{output / stage.folder}: {'; '.join(differing)}")
-    if problems:
+def _check_sources(folder: Path, record: StageRecord) -> None:
+    """Raise ConfigError if a stage was trained on other weights of its source than are there."""
+    found = read_record(folder)
+    if found is not None and found.weights != record.weights:
+        source = ", ".join(record.weights)
         raise ConfigError(
-            "stages of these names were trained with other settings:\n"
-            + "\n".join(problems)
-            + "\nChoose another output, give a variant another name, or delete the stage's folder "
-            "and those that stand on it"
+            f"{folder} was trained on other weights of {source} than those that are there now, "
+            f"which was trained again or replaced since: delete {folder} to train it again too, "
+            f"or put {source} back"
         )
 
 
-def _is_whole(folder: Path, console: Console) -> bool:
+def _check_best(folder: Path, record: StageRecord) -> None:
+    """Raise DataError if the best weights of a stage that goes on are another's, or damaged."""
+    path = folder / WEIGHTS["best"]
+    if path.exists() and weights_made_by(path) != record.digest:
+        raise DataError(f"{path} was trained by another run: delete {folder} to train it again")
+
+
+def _is_whole(folder: Path, record: StageRecord, console: Console) -> bool:
     """Return whether a stage has a result that stands; one that does not is moved out of the way.
 
     Raises:
@@ -238,7 +234,11 @@ def _is_whole(folder: Path, console: Console) -> bool:
     if not path.exists():
         return False
     try:
-        damaged = damaged_files(path, read_stage(path))
+        result = read_stage(path)
+        damaged = damaged_files(path, result)
+        if result.made_by != record.digest:
+            console.warning(f"{path} is of another run; the stage is measured again")
+            damaged.append(RESULT)
     except DataError as error:
         console.warning(f"{error.args[0].partition(':')[0]}; the stage is measured again")
         damaged = [RESULT]
@@ -259,7 +259,8 @@ def _is_whole(folder: Path, console: Console) -> bool:
             "from: delete the folder to train the stage again"
         )
     console.warning(f"{folder}: {names} is missing or was altered: made from {CHECKPOINT} again")
-    path.replace(folder / f"{RESULT}.damaged")
+    with writing(path):
+        path.replace(folder / f"{RESULT}.damaged")
     return False
 
 

@@ -5,12 +5,14 @@ import fcntl
 import json
 import os
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fastssd.core.files import remove_partial, write_atomically
+from fastssd.core.places import check_output
+from fastssd.core.reading import parse_json, read_bytes, reading, value_at
+from fastssd.core.streams import tell
 from fastssd.core.untrusted import error_for_terminal
 from fastssd.errors import ConfigError, DataError
 from fastssd.recipe_file import Recipe, load_recipe, to_yaml, with_earlier
@@ -21,35 +23,40 @@ _OLD_FOLDERS = ("1-features", "2-balance", "3-distill", "baseline-ce")
 
 
 @contextmanager
-def claimed(output: Path, recipe: Recipe, *, write: bool) -> Iterator[None]:
-    """Make the run directory, keep other runs out of it, and leave the resolved recipe there.
+def claimed(output: Path, recipe: Recipe, *, write: bool) -> Iterator[Callable[[], None]]:
+    """Make the run directory, and keep other runs out of it.
 
     Whether the stages in it are those that are asked for is known once the dataset is open
-    (`fastssd.runtime.pipeline.check_folders`).
+    (`fastssd.runtime.record.check_folders`).
 
     Args:
         output: The directory.
         recipe: This run's.
         write: Whether this process does so for all.
 
+    Yields:
+        What notes the config in the directory, where it isn't yet: to be called once nothing else
+        refuses it, or stages that are there would get the settings of another run.
+
     Raises:
-        ConfigError: If it holds a run of an earlier version, can't be made, or another run is
-            writing it.
-        DataError: If it can't be written.
+        ConfigError: If it holds a run of an earlier version, can't be made, is a part of a dataset
+            or of another run, or another run is writing it.
+        DataError: If it can't be read or written.
     """
-    _check_version(output)
+    with reading(output):
+        check_output(output, Path(recipe.config.data.path))
+        _check_version(output)
     if not write:
-        yield
+        yield lambda: None
         return
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output={output} can't be written: {error.strerror}") from error
     with _alone(output):
-        for folder in (output, *(entry for entry in output.iterdir() if entry.is_dir())):
-            remove_partial(folder)
-        write_atomically(output / CONFIG, to_yaml(_with_earlier(output / CONFIG, recipe)))
-        yield
+        remove_partial(output)
+        path = output / CONFIG
+        yield lambda: write_atomically(path, to_yaml(_with_earlier(path, recipe)))
 
 
 def _with_earlier(path: Path, recipe: Recipe) -> Recipe:
@@ -133,14 +140,13 @@ class Status:
             try:
                 self._write(state, exit_code=exit_code, error=error)
             except DataError as problem:
-                print(f"fastssd: {error_for_terminal(problem)}", file=sys.stderr)  # noqa: T201
+                tell(f"fastssd: {error_for_terminal(problem)}")
 
     def _state(self) -> str | None:
         try:
-            state: str | None = json.loads(self._path.read_text(encoding="utf-8"))["state"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return value_at(parse_json(read_bytes(self._path), dict), "state", str)
+        except (OSError, ValueError):
             return None
-        return state
 
     def _write(self, state: str, *, exit_code: int | None = None, error: str | None = None) -> None:
         content = {"state": state, "stage": self._stage, "error": error, "exit_code": exit_code}

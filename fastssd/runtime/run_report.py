@@ -53,13 +53,16 @@ def _check_dataset(output: Path, config: Config, dataset: Dataset) -> None:
     """Refuse a dataset that the run was not trained on: its names would be those of others.
 
     Raises:
-        DataError: If it has other training images.
+        DataError: If it is another.
     """
-    counts = read_run(output).train_counts.tolist()
-    if dataset.meta["splits"].get(config.data.train, {}).get("per_class") != counts:
+    run = read_run(output)
+    # Stages of early versions say only how many images the classes had.
+    same = run.stages[0].dataset in ("", dataset.identity.digest)
+    counts = dataset.meta["splits"].get(config.data.train, {}).get("per_class")
+    if not same or counts != run.train_counts.tolist():
         raise DataError(
-            f"{dataset.path} has other training images than the run in {output} was trained on: "
-            "name the dataset of the run"
+            f"{dataset.path} is another dataset than the run in {output} was trained on: name the "
+            "dataset of the run"
         )
 
 

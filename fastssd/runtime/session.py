@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,44 +14,36 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import Tensor
 
 from fastssd.config import Config
+from fastssd.core.exchange import main_says
 from fastssd.core.files import write_atomically
 from fastssd.core.processes import Processes
 from fastssd.data.damage import Damage
-from fastssd.data.dataset import dataset_identity, open_dataset
+from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
 from fastssd.data.workers import Workers
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.damaged_images import damage_file
 from fastssd.evaluation.report import build_report
-from fastssd.evaluation.results import (
-    RESULT,
-    Run,
-    StageResult,
-    damaged_files,
-    parse_row,
-    read_stage,
-)
+from fastssd.evaluation.results import RESULT, Run, parse_row
 from fastssd.recipe_file import Recipe
 from fastssd.runtime import dry_run, environment, launchers
 from fastssd.runtime.build import build
 from fastssd.runtime.check import check_run
 from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
+from fastssd.runtime.deciding import decided_by_main
 from fastssd.runtime.dry_run import estimates
-from fastssd.runtime.graph import GRAPH_FILE, Graph, Stage
+from fastssd.runtime.graph import GRAPH_FILE, Graph
 from fastssd.runtime.hosts import check_hosts
 from fastssd.runtime.identity import Facts
 from fastssd.runtime.make_graph import make_graph
-from fastssd.runtime.pipeline import Runner, check_folders
+from fastssd.runtime.measuring import measuring_context, trained_stages
+from fastssd.runtime.pipeline import Runner
+from fastssd.runtime.record import check_folders
 from fastssd.runtime.rows import measured_rows
 from fastssd.runtime.run_report import make_report, warn_of_absent_classes
 from fastssd.runtime.stop_signal import Agreement, Stopped
 from fastssd.runtime.watchdog import Liveness
-
-
-def is_main_process() -> bool:
-    """Return whether this process writes what all share; known before anything is set up."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class Session:
@@ -77,12 +68,14 @@ class Session:
     ) -> None:
         config = recipe.config
         self._recipe = recipe
+        launch = launchers.launch()
         self._liveness = liveness
-        self._liveness.doing = f"finding the other processes {launchers.meeting_point()}"
+        self._liveness.doing = f"finding the other processes {launch.meeting_point}"
         environment.set_algorithms(config)
         launchers.check_passed_on()
-        # The watchdog's second line, in threads of Gloo and NCCL.
-        timeout = timedelta(seconds=config.watchdog + 60) if config.watchdog else _FOR_EVER
+        # The watchdog ends what hangs. Timeouts of Gloo and NCCL would also count the seconds in
+        # which all processes were stopped.
+        timeout = _FOR_EVER
         # Before anything else of Accelerate: a state made earlier would hide the other processes.
         self._accelerator = Accelerator(
             mixed_precision=config.precision,
@@ -98,12 +91,10 @@ class Session:
                 InitProcessGroupKwargs(timeout=timeout),
             ],
         )
-        environment.check_processes(self._accelerator)
+        environment.check_processes(self._accelerator, started=launch.num_processes)
         _check_precision(config, self._accelerator.device)
         environment.check_compiler(config, self._accelerator.device)
-        threads = environment.set_threads(
-            config, num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        )
+        threads = environment.set_threads(config, num_local_processes=launch.num_local_processes)
         self._config = config
         self._requested_signal = requested_signal
         self._agreement = Agreement(self._asked_of_us, timeout=timeout)
@@ -130,6 +121,7 @@ class Session:
                 autocast=self._accelerator.autocast,
                 reduce=self._sum,
                 barrier=self._accelerator.wait_for_everyone,
+                main_says=self._main_says,
                 stop_if_asked=self._stop_if_asked,
                 interrupted=lambda: bool(self._agreement.asked()),
             ),
@@ -152,10 +144,11 @@ class Session:
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
 
-    def run(self, *, on_stage: Callable[[str], None]) -> None:
+    def run(self, *, on_checked: Callable[[], None], on_stage: Callable[[str], None]) -> None:
         """Run the stages that are not finished, and write the report.
 
         Args:
+            on_checked: Called when nothing is left that would refuse the config.
             on_stage: Told the folder of each stage that begins.
         """
 
@@ -168,7 +161,8 @@ class Session:
         self._context, kept = self._context.with_images_on_device()
         graph = self._graph()
         check_run(graph, self._context)
-        check_folders(graph, self._output)
+        decided_by_main(lambda: check_folders(graph, self._context), self._context)
+        on_checked()
         if self._context.is_main:
             content = environment.describe(self._accelerator)
             write_atomically(
@@ -198,7 +192,7 @@ class Session:
         self._context, _ = self._context.with_images_on_device()
         graph = self._graph()
         check_run(graph, self._context)
-        check_folders(graph, self._output)
+        decided_by_main(lambda: check_folders(graph, self._context), self._context)
         self._introduce(graph)
         finished = [
             stage.folder
@@ -208,31 +202,41 @@ class Session:
         for line in dry_run.lines(estimates(graph, self._context, finished=finished)):
             self._console.message(line)
 
-    def evaluate(self, *, only: Path | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, *, only: Path | None = None, class_map: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Measure the trained stages of the run directory again, and show the table.
 
         Args:
             only: Measure this file of weights alone.
+            class_map: The run's name for classes that the dataset calls otherwise.
 
         Returns:
             What `report.json` has: `rows`, `classes` and `train_counts`.
 
         Raises:
-            DataError: If there is nothing to measure, or the dataset has other classes.
+            ConfigError: If the dataset's classes are not the run's.
+            DataError: If there is nothing to measure, or what there is is damaged.
         """
         self._context, _ = self._context.with_images_on_device()
+        found = trained_stages(self._graph(), self._context, only=only)
+        context = measuring_context(
+            self._context, found, class_map or {}, say=self._console.warning
+        )
         stages = []
-        for stage in self._graph().stages:
-            result = self._output / stage.folder / RESULT
-            if not result.exists() or (only is not None and only.parent != result.parent):
-                continue
-            stages.append(self._measured_again(stage, result, only))
+        for trained in found:
+            method = context.on_device(build(trained.stage, context))
+            rows = tuple(
+                parse_row(row, context.num_classes)
+                for row in measured_rows(trained.stage, method, context, only=only)
+            )
+            stages.append(dataclasses.replace(trained.result, rows=rows))
         if not any(stage.rows for stage in stages):
             raise DataError(f"{only or self._output}: no weights of a finished stage are here")
         run = Run(stages=tuple(stages), unfinished=(), train_counts=stages[0].train_counts)
-        report = build_report(run, class_names=self._context.dataset.classes)
+        report = build_report(run, class_names=context.dataset.classes)
         self._console.table(report["rows"])
-        warn_of_absent_classes(self._config, self._context.dataset, self._console)
+        warn_of_absent_classes(self._config, context.dataset, self._console)
         return {key: report[key] for key in ("rows", "classes", "train_counts")}
 
     def _report(self) -> FastssdError | None:
@@ -248,32 +252,12 @@ class Session:
             return error
         return None
 
-    def _measured_again(self, stage: Stage, result: Path, only: Path | None) -> StageResult:
-        context = self._context
-        trained = read_stage(result)
-        if damaged := damaged_files(result, trained):
-            raise DataError(
-                f"{result.parent}: {', '.join(damaged)} is missing or not what the training "
-                "left there: run the training again, which mends it where it can"
-            )
-        if len(trained.train_counts) != context.num_classes:
-            raise DataError(
-                f"{context.dataset.path} has {context.num_classes} classes, but "
-                f"{result.parent} was trained on {len(trained.train_counts)}"
-            )
-        method = context.on_device(build(stage, context))
-        rows = tuple(
-            parse_row(row, context.num_classes)
-            for row in measured_rows(stage, method, context, only=only)
-        )
-        return dataclasses.replace(trained, rows=rows)
-
     def _graph(self) -> Graph:
         """Return the run's graph, its nodes' identities those on this dataset and decoder."""
         context = self._context
         augmentation = context.augmentation("check", seed=0)
         facts = Facts(
-            dataset=dataset_identity(context.dataset),
+            dataset={"digest": context.dataset.identity.digest},
             decoder=context.decoder.name,
             filter=context.filter(augmentation),
         )
@@ -334,8 +318,17 @@ class Session:
         return self._requested_signal()
 
     def _stop_if_asked(self) -> None:
-        if number := self._agreement.asked():
+        if number := self._agreement.now():
             raise Stopped(number)
+
+    def _main_says(self, number: int) -> int:
+        accelerator = self._accelerator
+        return main_says(
+            number,
+            is_main=accelerator.is_main_process,
+            device=accelerator.device,
+            reduce=self._sum,
+        )
 
     def _sum(self, values: Tensor) -> Tensor:
         return cast(Tensor, self._accelerator.reduce(values, reduction="sum"))

@@ -13,6 +13,9 @@ from typing import Self
 
 import torch.distributed as dist
 
+from fastssd.core.streams import tell_at_once
+from fastssd.native.watch import Watch
+
 _PACKAGE = str(Path(__file__).parents[1])
 _SECONDS_TO_TELL = 10.0
 _STDERR = 2  # sys.stderr may be an object without a descriptor
@@ -27,8 +30,8 @@ class Liveness:
     """Ends this process, with a message and every thread's stack, after too long a silence.
 
     A thread counts the seconds since the last `beat`. Should it be kept from running itself (a
-    read that never returns may hold Python's lock), a timer of the interpreter ends the process
-    after twice the time. Time in which the whole process was stopped does not count.
+    read that never returns may hold Python's lock), a second one, in C, ends the process after
+    twice the time. Time in which the whole process was stopped does not count for either.
 
     Args:
         seconds: Of silence that are too long; 0 never ends the process.
@@ -44,8 +47,15 @@ class Liveness:
         self._tell = tell
         self._silence = 0.0
         self._closed = threading.Event()
+        self._watch: Watch | None = None
         if seconds:
-            threading.Thread(target=self._watch, name="fastssd-liveness", daemon=True).start()
+            self._watch = Watch(
+                2 * seconds,
+                f"fastssd: {myself()}: nothing has happened for {2 * seconds:.0f} s, and Python "
+                "itself stands still: a file system that does not answer is the usual reason; "
+                "start the same command again when it does (key watchdog sets the time)",
+            )
+            threading.Thread(target=self._count, name="fastssd-liveness", daemon=True).start()
 
     def beat(self) -> None:
         """Say that something happened."""
@@ -56,24 +66,24 @@ class Liveness:
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        if self._seconds:
-            faulthandler.cancel_dump_traceback_later()
+        if self._watch is not None:
+            self._watch.close()
 
     def too_long(self, seconds: float) -> bool:
         """Count seconds of silence, and return whether it has become too long."""
         self._silence += seconds
         return self._silence > self._seconds
 
-    def _watch(self) -> None:
+    def _count(self) -> None:
         tick = min(self._seconds / 4, 5.0)
         before = time.monotonic()
-        faulthandler.dump_traceback_later(2 * self._seconds, exit=True, file=_STDERR)
         while not self._closed.wait(tick):
             now = time.monotonic()
             if self.too_long(min(now - before, 2 * tick)):
                 self._end()
             before = now
-            faulthandler.dump_traceback_later(2 * self._seconds, exit=True, file=_STDERR)
+            if self._watch is not None:
+                self._watch.beat()
 
     def _end(self) -> None:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
@@ -82,7 +92,7 @@ class Liveness:
             f"{place_of(frame)}: another process or a file system does not answer; start the same "
             "command again when it does (key watchdog sets the time)"
         )
-        print(f"fastssd: {message}", file=sys.stderr, flush=True)  # noqa: T201
+        tell_at_once(f"fastssd: {message}")
         faulthandler.dump_traceback(all_threads=True, file=_STDERR)
         telling = threading.Thread(target=self._tell, args=(message,), daemon=True)
         telling.start()

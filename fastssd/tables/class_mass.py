@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastssd.core import counter_rng
+from fastssd.core.reading import check_regular
 from fastssd.errors import DataError
 from fastssd.models.heads import build_head
 from fastssd.tables.files import FEATURES, IDS, LOGITS, REST, TableFiles
@@ -59,6 +60,7 @@ class Balancing:
         if not weights.exists():
             return
         try:
+            check_regular(weights)
             with safe_open(weights, framework="pt") as file:
                 names = list(file.keys())
                 if _SCALE in names:

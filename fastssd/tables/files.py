@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastssd.core.files import sync_folder, writing
+from fastssd.core.files import fsync, sync_path, write_all, writing
+from fastssd.core.reading import open_regular
 from fastssd.data.draws import Int64
 from fastssd.errors import DataError
+from fastssd.native import mapped
 
 LOGITS, FEATURES, IDS, REST = "logits", "features", "ids", "rest"
 """Columns that tables may have."""
@@ -96,31 +98,33 @@ class TableFiles:
         """Make the files and reserve their room, so that a full disk is found out now.
 
         Raises:
-            DataError: If there is no room for them.
+            DataError: If there is no room for them, or they cannot be written.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
         for column in self.columns:
             path = self.path(column)
-            path.unlink(missing_ok=True)  # not truncated: another process may have it mapped
+            with writing(path):
+                path.unlink(missing_ok=True)  # not truncated: another process may have it mapped
         # Asking for what there is not would first take all there is, from everyone on the disk.
         free = shutil.disk_usage(self.directory).free
         if self.num_bytes > free:
             raise self._no_room(os.strerror(errno.ENOSPC), free)
         for column in self.columns:
             path = self.path(column)
-            with path.open("wb") as file:
-                file.write(self._header(column))
-                file.flush()
+            with writing(path), path.open("wb", buffering=0) as file:
+                write_all(file, self._header(column))
                 self._reserve(file.fileno(), HEADER_BYTES + self.num_rows * column.row_bytes)
-                os.fsync(file.fileno())
-        sync_folder(self.directory)
+                fsync(file.fileno())
+        with writing(self.directory):
+            sync_path(self.directory)
 
     def problem(self) -> str:
         """Return which file is missing, cut or of another header; empty if none is."""
         for column in self.columns:
             path = self.path(column)
             try:
-                with path.open("rb") as file:
+                with open_regular(path) as file:
                     header = file.read(HEADER_BYTES)
                     size = os.fstat(file.fileno()).st_size
             except OSError as error:
@@ -143,7 +147,7 @@ class TableFiles:
             path = self.path(column)
             with writing(path), path.open("rb+", buffering=0) as file:
                 _write_at(file.fileno(), content, self._offset(column, block))
-                os.fsync(file.fileno())
+                fsync(file.fileno())
             checksums[column.name] = f"{zlib.crc32(content):08x}"
         return checksums
 
@@ -166,7 +170,7 @@ class TableFiles:
     def _checksum(self, column: Column, block: int) -> str:
         left = len(self.rows(block)) * column.row_bytes
         checksum = 0
-        with self.path(column).open("rb", buffering=0) as file:
+        with open_regular(self.path(column)) as file:
             file.seek(self._offset(column, block))
             while left:
                 part = file.read(min(left, _READ_BYTES))
@@ -196,7 +200,8 @@ class TableFiles:
                 return
             free = shutil.disk_usage(self.directory).free
             for column in self.columns:
-                self.path(column).unlink(missing_ok=True)
+                with writing(self.path(column)):
+                    self.path(column).unlink(missing_ok=True)
             raise self._no_room(error.strerror or str(error), free) from error
 
     def _no_room(self, reason: str, free: int) -> DataError:
@@ -218,11 +223,12 @@ class MappedColumn:
 
     def __init__(self, path: Path, column: Column, num_rows: int) -> None:
         self.name = column.name
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Rows are read in no order: what the kernel would read around each is of no use.
         self._map.madvise(mmap.MADV_RANDOM)
         values = np.frombuffer(self._map, dtype=column.dtype, offset=HEADER_BYTES)
+        mapped.guard(self._map, values.__array_interface__["data"][0] - HEADER_BYTES, path)
         self.values = values.reshape(num_rows, column.width)
         self._row_bytes = column.row_bytes
         self._touched = 0
@@ -237,8 +243,13 @@ class MappedColumn:
             )
 
     def read(self, rows: Int64) -> NDArray[Any]:
-        """Return (len(rows), width) values, copied."""
+        """Return (len(rows), width) values, copied.
+
+        Raises:
+            DataError: If the file was cut short meanwhile.
+        """
         values = self.values.take(rows, axis=0)
+        mapped.check()
         self._touched += values.nbytes
         if self._touched > _RESIDENT_BYTES:
             self._touched = 0

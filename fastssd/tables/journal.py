@@ -5,13 +5,14 @@ only if its content has the checksum that the line names.
 """
 
 import json
-import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fastssd.core.files import write_atomically
-from fastssd.tables.files import Checksums
+from fastssd.core.files import fsync, write_all, write_atomically, writing
+from fastssd.core.reading import parse_json, read_bytes, reading, value_at
+from fastssd.tables.files import REMEDY, Checksums
 
 _PATTERN = "blocks-*.jsonl"
 _EARLIER = "blocks-earlier.jsonl"
@@ -26,10 +27,15 @@ class Journal:
     Args:
         directory: The table's.
         rank: This process.
+
+    Raises:
+        DataError: If it cannot be written.
     """
 
     def __init__(self, directory: Path, rank: int) -> None:
-        self._file = (directory / f"blocks-{rank:05d}.jsonl").open("wb")
+        self._path = directory / f"blocks-{rank:05d}.jsonl"
+        with writing(self._path):
+            self._file = self._path.open("wb", buffering=0)
 
     def __enter__(self) -> Self:
         return self
@@ -43,27 +49,30 @@ class Journal:
         self._file.close()
 
     def note(self, block: int, checksums: Checksums) -> None:
-        """Note a block that is on the disk, and wait until the note is."""
-        self._file.write(_line(block, checksums).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Note a block that is on the disk, and wait until the note is.
+
+        Raises:
+            DataError: If it cannot be written.
+        """
+        with writing(self._path):
+            write_all(self._file, _line(block, checksums).encode())
+            fsync(self._file.fileno())
 
 
 def read_journals(directory: Path, num_blocks: int) -> Finished:
     """Return what all journals say; lines that a kill has cut, or that say nothing, are no help."""
     finished: Finished = {}
     for path in sorted(directory.glob(_PATTERN)):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with reading(path, REMEDY):
+            lines = read_bytes(path).splitlines()
+        for line in lines:
             try:
-                entry = json.loads(line)
-                block, checksums = entry["block"], entry["crc32"]
-            except (ValueError, TypeError, KeyError, RecursionError):
+                entry = parse_json(line, dict)
+                block, checksums = value_at(entry, "block", int), value_at(entry, "crc32", dict)
+            except ValueError:
                 continue
-            if (
-                isinstance(block, int)
-                and 0 <= block < num_blocks
-                and isinstance(checksums, dict)
-                and all(isinstance(value, str) for value in checksums.values())
+            if 0 <= block < num_blocks and all(
+                isinstance(value, str) for value in checksums.values()
             ):
                 finished[block] = checksums
     return finished
@@ -73,15 +82,18 @@ def replace_journals(directory: Path, finished: Finished) -> None:
     """Put what is known to be right into one journal in place of all that there are."""
     lines = [_line(block, checksums) for block, checksums in sorted(finished.items())]
     write_atomically(directory / _EARLIER, "".join(lines))
-    for path in directory.glob(_PATTERN):
-        if path.name != _EARLIER:
-            path.unlink()
+    _remove(path for path in directory.glob(_PATTERN) if path.name != _EARLIER)
 
 
 def remove_journals(directory: Path) -> None:
     """Remove the journals of a finished table."""
-    for path in directory.glob(_PATTERN):
-        path.unlink()
+    _remove(directory.glob(_PATTERN))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with writing(path):
+            path.unlink()
 
 
 def _line(block: int, checksums: Checksums) -> str:

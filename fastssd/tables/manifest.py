@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastssd.core.files import write_atomically
+from fastssd.core.reading import read_json, reading
 from fastssd.errors import DataError
 from fastssd.tables.files import FEATURES, IDS, LOGITS, REMEDY, REST, Column
 
@@ -36,13 +37,10 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DataError: If it is missing, damaged or altered.
     """
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a readable manifest ({error}); {REMEDY}") from error
-    if not isinstance(manifest, dict) or _DIGEST not in manifest:
-        raise DataError(f"{path}: not the manifest of a table; {REMEDY}")
-    if manifest.pop(_DIGEST) != _digest(manifest):
+    manifest: Manifest = read_json(path, {_DIGEST: str}, remedy=REMEDY)
+    with reading(path, REMEDY):  # what can be read may still be nested too deep for its digest
+        altered = manifest.pop(_DIGEST) != _digest(manifest)
+    if altered:
         raise DataError(f"{path}: damaged or altered: its digest is of another content; {REMEDY}")
     if not _is_complete(manifest, finished=path.name == MANIFEST):
         raise DataError(f"{path}: of another version of fastssd, or of no table; {REMEDY}")
@@ -68,7 +66,11 @@ def check_manifest(directory: Path, found: Manifest, wanted: Manifest) -> None:
         if key.partition(".")[0] not in _OF_THE_FILES
     ]
     if differing:
-        raise DataError(f"{directory}: a table of something else: {'; '.join(differing)}; {REMEDY}")
+        # The table alone made anew would be of one thing, and the stage's checkpoint of another.
+        raise DataError(
+            f"{directory}: a table of something else: {'; '.join(differing)}; delete "
+            f"{directory.parent} and start again: the stage is trained anew, and its table made"
+        )
 
 
 def version_changes(found: Manifest, wanted: Manifest) -> list[str]:

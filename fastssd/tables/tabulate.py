@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastssd.core.files import writing
 from fastssd.data.draws import Draws
 from fastssd.data.sharding import contiguous_share
-from fastssd.errors import ConfigError, DataError
+from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.tables.audit import audit, library_versions
 from fastssd.tables.files import TableFiles
 from fastssd.tables.journal import (
@@ -65,6 +66,7 @@ def tabulated(
         DataError: If there is a table of something else, finished or not, or one that other
             library versions made and that these contradict.
         ConfigError: If an answer does not fit the table's type.
+        FastssdError: If an answer is not finite in any type.
     """
     wanted = wanted_manifest(store, rows, about)
     found, is_finished = found_manifest(directory)
@@ -81,6 +83,7 @@ def tabulated(
         reader.processes.barrier()
         missing = [block for block in range(files.num_blocks) if block not in good]
         _fill(files, store, rows, missing, reader)
+        reader.processes.stop_if_asked()
         reader.processes.barrier()
         if reader.processes.is_main:
             _finish(files, manifest)
@@ -134,7 +137,10 @@ def _good_blocks(
     workers = reader.workers
     share = contiguous_share(len(noted), rank=workers.rank, num_processes=workers.num_processes)
     mine = sorted(noted)[share]
-    is_good = torch.zeros(files.num_blocks, dtype=torch.int64, device=workers.device)
+    is_good, is_noted = torch.zeros(
+        2, files.num_blocks, dtype=torch.int64, device=workers.device
+    ).unbind()
+    is_noted[list(noted)] = 1
     with ThreadPoolExecutor(workers.threads, thread_name_prefix="fastssd-table") as pool:
         for block, damage in zip(
             mine, pool.map(lambda block: files.damaged(block, noted[block]), mine), strict=True
@@ -142,21 +148,22 @@ def _good_blocks(
             is_good[block] = not damage
             if damage:
                 warnings.warn(f"{damage} is damaged: it is made again", stacklevel=3)
-    # Also the point up to which nobody writes: all have seen the same files.
-    return {
-        block: noted[block] for block in reader.processes.reduce(is_good).nonzero()[:, 0].tolist()
-    }
+    # Also the point up to which nobody writes. On shared storage a process may not see yet what
+    # another noted last: what not all know of is made again.
+    good, known = reader.processes.reduce(torch.stack([is_good, is_noted]))
+    blocks = ((good > 0) & (known == workers.num_processes)).nonzero()[:, 0].tolist()
+    return {block: noted[block] for block in blocks}
 
 
 def _begin(files: TableFiles, manifest: Manifest, good: Finished) -> None:
     """Leave the directory as of an unfinished table of the blocks that are good."""
     if not good:
         for name in (UNFINISHED, MANIFEST):  # first: a kill from here on finds nothing to keep
-            (files.directory / name).unlink(missing_ok=True)
+            _remove(files.directory / name)
         files.create()
     replace_journals(files.directory, good)
     write_manifest(files.directory / UNFINISHED, manifest)
-    (files.directory / MANIFEST).unlink(missing_ok=True)
+    _remove(files.directory / MANIFEST)
 
 
 def _fill(
@@ -185,17 +192,21 @@ def _fill(
                 _check_finite(files, block, arrays)
                 journal.note(block, files.write(block, arrays))
                 parts, num_rows = [], 0
-            # Blocks are kept: a process that was told to leave need not finish its block.
-            reader.processes.stop_if_asked()
+            # Finished blocks are kept; the one that was begun is not needed.
+            if reader.processes.interrupted():
+                break
 
 
 def _check_finite(files: TableFiles, block: int, arrays: dict[str, np.ndarray]) -> None:
     for name, values in arrays.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             row = files.rows(block).start + int(np.isfinite(values).all(axis=1).argmin())
-            raise ConfigError(
-                f"{files.directory}: row {row} of {name} is not finite in {values.dtype}: set "
-                "tables.dtype=float32; if it is that already, the frozen network has diverged"
+            what = f"{files.directory}: row {row} of {name} is not finite in {values.dtype}"
+            if values.dtype == np.float16:
+                raise ConfigError(f"{what}: set tables.dtype=float32")
+            raise FastssdError(
+                f"{what}: the frozen network has diverged: train its stage again with a lower "
+                "learning rate"
             )
 
 
@@ -214,8 +225,13 @@ def _finish(files: TableFiles, manifest: Manifest) -> None:
         for column in files.columns
     }
     write_manifest(files.directory / MANIFEST, {**manifest, "checksums": checksums})
-    (files.directory / UNFINISHED).unlink(missing_ok=True)
+    _remove(files.directory / UNFINISHED)
     remove_journals(files.directory)
+
+
+def _remove(path: Path) -> None:
+    with writing(path):
+        path.unlink(missing_ok=True)
 
 
 def _block_rows(store: Store, reader: Reader) -> int:

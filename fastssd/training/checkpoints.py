@@ -16,12 +16,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fastssd.core.files import write_atomically
-from fastssd.errors import DataError
+from fastssd.core.reading import check_regular, parse_json
+from fastssd.errors import DataError, FastssdError
 
 WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}
 """Files of a stage's folder: after its last epoch, and at its best on the validation split."""
 
 _MODEL, _OPTIMIZER, _EXTRA = "model.", "optimizer.", "extra."
+_MADE_BY = "made_by"
 _SEAL = "fastssd"  # which file this is, and the SHA-256 of everything else
 
 
@@ -29,9 +31,35 @@ class DamagedError(DataError):
     """A file is missing, torn or altered, or stands where another belongs."""
 
 
-def save_weights(path: Path, module: nn.Module) -> None:
-    """Write a module's state dict."""
-    _write(path, {name: _plain(value) for name, value in module.state_dict().items()}, {})
+class DivergedError(FastssdError):
+    """Numbers that are to be kept are not finite; nothing was written, the old file is there."""
+
+
+def save_weights(path: Path, module: nn.Module, *, made_by: str = "") -> None:
+    """Write a module's state dict.
+
+    Args:
+        path: The file.
+        module: Whose state it is.
+        made_by: What the weights were trained by, for `weights_made_by`.
+
+    Raises:
+        DivergedError: If a number of it is not finite.
+        DataError: If the file cannot be written.
+    """
+    content = {name: _plain(value) for name, value in module.state_dict().items()}
+    _check_finite(path, content)
+    _write(path, content, {_MADE_BY: made_by} if made_by else {})
+
+
+def weights_made_by(path: Path) -> str:
+    """Return what `save_weights` was told that the weights were trained by.
+
+    Raises:
+        DamagedError: If the file is missing, torn, altered or another.
+    """
+    _, header = _read(path)
+    return header.get(_MADE_BY, "")
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -53,7 +81,7 @@ def check_file(path: Path) -> dict[str, Any]:
     """
     _, header = _read(path)
     try:
-        progress: dict[str, Any] = json.loads(header.get("progress", "{}"))
+        progress: dict[str, Any] = parse_json(header.get("progress", "{}"), dict)
     except ValueError as error:
         raise DamagedError(f"{path}: not a checkpoint ({error!r}); {_REMEDY}") from error
     return progress
@@ -75,10 +103,13 @@ def save_checkpoint(
         optimizer: Its whole state is kept.
         tensors: Further tensors by name.
         progress: Whatever else, as JSON has it.
+
+    Raises:
+        DivergedError: If a number of module or optimizer is not finite.
+        DataError: If the file cannot be written.
     """
     state = optimizer.state_dict()
     content = {_MODEL + name: _plain(value) for name, value in module.state_dict().items()}
-    content |= {_EXTRA + name: _plain(value) for name, value in tensors.items()}
     numbers: dict[str, dict[str, Any]] = {}
     for index, values in state["state"].items():
         for name, value in values.items():
@@ -86,6 +117,8 @@ def save_checkpoint(
                 content[f"{_OPTIMIZER}{index}.{name}"] = _plain(value)
             else:
                 numbers.setdefault(str(index), {})[name] = value
+    _check_finite(path, content)
+    content |= {_EXTRA + name: _plain(value) for name, value in tensors.items()}
     header = {
         "progress": json.dumps(progress),
         "optimizer": json.dumps({"numbers": numbers, "groups": state["param_groups"]}),
@@ -107,11 +140,11 @@ def load_checkpoint(
     """
     tensors, header = _read(path)
     try:
-        saved = json.loads(header["optimizer"])
-        progress = json.loads(header["progress"])
+        saved = parse_json(header["optimizer"], dict)
+        progress: dict[str, Any] = parse_json(header["progress"], dict)
         state = {int(index): dict(values) for index, values in saved["numbers"].items()}
         groups = saved["groups"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedError(f"{path}: not a checkpoint ({error!r}); {_REMEDY}") from error
     _load_state(path, module, _below(_MODEL, tensors))
     for name, value in _below(_OPTIMIZER, tensors).items():
@@ -131,6 +164,15 @@ _REMEDY = "delete it to train the stage from its beginning"
 def _plain(value: Tensor) -> Tensor:
     """Return the tensor as safetensors stores it; a shared or strided one would be refused."""
     return value.detach().cpu().contiguous().clone()
+
+
+def _check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    # Here, where the numbers are on the host anyway: no step waits for it.
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise DivergedError(
+                f"{path.parent.name}: {name} is not finite, so {path.name} was not written"
+            )
 
 
 def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
@@ -162,17 +204,23 @@ def _load_state(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> No
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     seal = {"file": _place(path), "sha256": _digest(tensors, header)}
-    # One key beside the header's: safetensors would put two of weights in any order.
+    # All that weights say stands in one key: safetensors would put two in any order.
+    if _MADE_BY in header:
+        seal[_MADE_BY] = header[_MADE_BY]
+        header = {key: value for key, value in header.items() if key != _MADE_BY}
     write_atomically(path, save(tensors, {**header, _SEAL: json.dumps(seal)}))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header: dict[str, str] = file.metadata() or {}
-        seal = json.loads(header.pop(_SEAL, "{}"))
+        seal = parse_json(header.pop(_SEAL, "{}"), dict)
         place, digest = seal.get("file"), seal.get("sha256")
+        if made_by := str(seal.get(_MADE_BY, "")):
+            header[_MADE_BY] = made_by
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         # A header that is damaged may name anything for a type or a shape.
         raise DamagedError(f"{path}: not readable ({error}); {_REMEDY}") from error

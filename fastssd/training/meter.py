@@ -16,6 +16,9 @@ _FOLD = 64
 """Micro-batches whose losses and hits wait to be summed together: a step then costs the host an
 entry in a list, and the device's sums a few launches in 64 steps."""
 
+_LOSS, _WAITING, _HITS, _NUM_LOSSES = "loss.", "waiting.", "hits.", "num_losses"
+"""Keys of a state, the first three followed by the name of a loss or a task."""
+
 
 class Meter:
     """Sums of one window of steps. Only `flush` waits for the device.
@@ -26,7 +29,7 @@ class Meter:
     Args:
         train_counts: (C,) training images of each class, which decide the shot groups.
         device: Where the sums stay.
-        reduce: Sums a tensor over processes.
+        total: Sums tensors over processes by their names, of which a process may lack some.
 
     Attributes:
         num_images: Images of all processes in the window.
@@ -34,14 +37,19 @@ class Meter:
     """
 
     def __init__(
-        self, train_counts: ArrayLike, *, device: torch.device, reduce: Callable[[Tensor], Tensor]
+        self,
+        train_counts: ArrayLike,
+        *,
+        device: torch.device,
+        total: Callable[[dict[str, Tensor]], dict[str, Tensor]],
     ) -> None:
         self._train_counts = train_counts
         self._device = device
-        self._reduce = reduce
+        self._total = total
         self._sums: dict[str, Tensor] = {}
         self._losses: dict[str, list[Tensor]] = {}
         self._num_losses = 0
+        self._num_waiting = 0
         self._groups: dict[str, GroupMeter] = {}
         self._hits: dict[str, list[Tensor]] = {}
         self._labels: dict[str, list[Tensor]] = {}
@@ -78,19 +86,32 @@ class Meter:
             self._hits.setdefault(task, []).append(hit)
             self._labels.setdefault(task, []).append(labels)
         self._num_losses += 1
-        if self._num_losses % _FOLD == 0:
+        self._num_waiting += 1
+        if self._num_waiting == _FOLD:
             self._fold_losses()
             self._fold_hits()
 
     def flush(self) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        """Return mean losses and accuracies by task and shot group, and start a new window."""
+        """Return mean losses and accuracies by task and shot group, and start a new window.
+
+        All processes call it.
+        """
         self._fold_losses()
         self._fold_hits()
-        names = list(self._sums)
-        count = torch.full((), float(self._num_losses), device=self._device)
-        sums = self._reduce(torch.stack([*self._sums.values(), count])).tolist()
-        losses = {name: total / sums[-1] for name, total in zip(names, sums, strict=False)}
-        accuracy = {task: meter.flush(reduce=self._reduce) for task, meter in self._groups.items()}
+        own = {_LOSS + name: total for name, total in self._sums.items()}
+        own |= {_HITS + task: meter.sums for task, meter in self._groups.items()}
+        own[_NUM_LOSSES] = torch.full((), float(self._num_losses), device=self._device)
+        sums = self._total(own)
+        means = [total for name, total in sums.items() if name.startswith(_LOSS)]
+        *means, count = torch.stack([*means, sums[_NUM_LOSSES]]).tolist()
+        names = [name.removeprefix(_LOSS) for name in sums if name.startswith(_LOSS)]
+        losses = {name: total / count for name, total in zip(names, means, strict=True)}
+        accuracy = {}
+        for name, total in sums.items():
+            if name.startswith(_HITS):
+                meter = self._group(name.removeprefix(_HITS))
+                meter.sums = total
+                accuracy[name.removeprefix(_HITS)] = meter.flush()
         for total in self._sums.values():
             total.zero_()
         self._num_losses = 0
@@ -106,22 +127,22 @@ class Meter:
     def state(self) -> dict[str, Tensor]:
         """Return the window's sums and what waits for them, for a checkpoint in its middle."""
         self._fold_hits()  # whole numbers, whose sums do not depend on the groups
-        state = {f"loss.{name}": total for name, total in self._sums.items()}
-        state |= {f"waiting.{name}": torch.stack(each) for name, each in self._losses.items()}
-        state |= {f"hits.{task}": meter.sums for task, meter in self._groups.items()}
-        return state | {"num_losses": torch.tensor(self._num_losses)}
+        state = {_LOSS + name: total for name, total in self._sums.items()}
+        state |= {_WAITING + name: torch.stack(each) for name, each in self._losses.items()}
+        state |= {_HITS + task: meter.sums for task, meter in self._groups.items()}
+        return state | {_NUM_LOSSES: torch.tensor(self._num_losses)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on with a window whose `state` was saved."""
         for name, value in state.items():
-            kind, _, rest = name.partition(".")
             value = value.to(self._device)
-            if kind == "loss":
-                self._sums[rest] = value
-            elif kind == "waiting":
-                self._losses[rest] = list(value.unbind())
-            elif kind == "hits":
-                self._group(rest).sums = value
+            if name.startswith(_LOSS):
+                self._sums[name.removeprefix(_LOSS)] = value
+            elif name.startswith(_WAITING):
+                self._losses[name.removeprefix(_WAITING)] = list(value.unbind())
+                self._num_waiting = len(value)
+            elif name.startswith(_HITS):
+                self._group(name.removeprefix(_HITS)).sums = value
             else:
                 self._num_losses = int(value)
 
@@ -134,6 +155,7 @@ class Meter:
             else:
                 self._sums[name] = total
         self._losses.clear()
+        self._num_waiting = 0
 
     def _fold_hits(self) -> None:
         """Add the hits that wait to their groups' sums."""

@@ -16,7 +16,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fastssd.core.files import sync, sync_folder, writing
+from fastssd.core.exchange import Exchange
+from fastssd.core.files import sync, sync_path, writing
+from fastssd.core.reading import open_regular, reading
 from fastssd.errors import DataError
 from fastssd.training.checkpoints import DamagedError, check_file, load_checkpoint, save_checkpoint
 
@@ -29,6 +31,7 @@ _GENERATIONS = (_NEXT, CHECKPOINT, _PREVIOUS)
 """From the newest. The first is there only where a process was killed as it took its place."""
 _NONE_IS_WHOLE = len(_GENERATIONS) + 1
 _STATISTICS = ("running_mean", "running_var")
+_READ_BYTES = 1 << 22
 _BUFFER, _WINDOW = "buffer.", "window."
 
 
@@ -58,8 +61,9 @@ class Resume:
 
     Args:
         folder: The stage's. All processes see the same one.
-        recipe: What the stage is trained by, in words; a checkpoint of another is not gone on from.
+        recipe: Digest of what the stage is trained by; a checkpoint of another is not gone on from.
         accelerator: Processes and the loss scaler.
+        exchange: Between the processes.
         warn: Told of damaged files that there is a way around.
     """
 
@@ -69,11 +73,13 @@ class Resume:
         *,
         recipe: str,
         accelerator: Accelerator,
+        exchange: Exchange,
         warn: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._recipe = recipe
         self._accelerator = accelerator
+        self._exchange = exchange
         self._warn = warn
 
     def save(
@@ -95,7 +101,7 @@ class Resume:
         Raises:
             DataError: If it can't be written. The checkpoints that there were are as before.
         """
-        of_all = self._gathered(_own_state(stage, window))
+        of_all = self._exchange.gathered(_own_state(stage, window))
         if self._accelerator.is_main_process:
             scaler = self._accelerator.scaler
             logs = {}
@@ -133,11 +139,11 @@ class Resume:
             DataError: If there are checkpoints and none of them can be used.
         """
         candidates = [self._folder / name for name in _GENERATIONS]
-        chosen = self._agreed(self._choice(candidates))
+        chosen = self._exchange.main_says(self._choice(candidates))
         if chosen == _NONE_IS_WHOLE:
             raise DataError(
                 f"{self._folder}: every checkpoint is damaged (the lines above say how); delete "
-                "them to train the stage from its beginning"
+                "the folder to train the stage from its beginning"
             )
         progress, window = Progress(), dict[str, Tensor]()
         logs: dict[str, Any] = {}
@@ -182,7 +188,10 @@ class Resume:
         if missing:
             raise DamagedError(f"{path}: not a checkpoint of a stage (no {', '.join(missing)})")
         if saved["recipe"] != self._recipe:
-            raise DamagedError(f"{path}: of another run ({saved['recipe']}, not {self._recipe})")
+            raise DamagedError(
+                f"{path}: of another run, of other settings or of another dataset: it was not "
+                f"trained by what {self._folder.name}/stage.json says"
+            )
         return saved
 
     def _damaged_logs(self, saved: dict[str, Any]) -> list[str]:
@@ -197,14 +206,16 @@ class Resume:
         if chosen < len(candidates):
             for path in candidates[:chosen]:
                 if path.exists():
-                    path.replace(self._folder / _DAMAGED)
+                    with writing(path):
+                        path.replace(self._folder / _DAMAGED)
             if candidates[chosen].name == _NEXT:
                 self._next_takes_its_place()
         for name in (METRICS, TRACE):
             length, _ = logs.get(name, (0, 0))
             path = self._folder / name
             if path.exists() and path.stat().st_size > length:
-                os.truncate(path, length)
+                with writing(path):
+                    os.truncate(path, length)
 
     def _next_takes_its_place(self) -> None:
         path = self._folder / CHECKPOINT
@@ -212,31 +223,13 @@ class Resume:
             if path.exists():
                 path.replace(self._folder / _PREVIOUS)
             (self._folder / _NEXT).replace(path)
-            sync_folder(self._folder)
-
-    def _agreed(self, number: int) -> int:
-        """Return the main process's number on all processes."""
-        mine = number if self._accelerator.is_main_process else 0
-        value = torch.tensor([mine], device=self._accelerator.device)
-        return int(self._accelerator.reduce(value, reduction="sum"))
-
-    def _gathered(self, own: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return every process's tensors, (processes, ...), a collective for each type."""
-        of_all = {}
-        for dtype in sorted({value.dtype for value in own.values()}, key=str):
-            names = [name for name, value in own.items() if value.dtype == dtype]
-            parts = [own[name].flatten().to(self._accelerator.device) for name in names]
-            rows = self._accelerator.gather(torch.cat(parts)[None])
-            sizes = [own[name].numel() for name in names]
-            for name, part in zip(names, rows.split(sizes, dim=1), strict=True):
-                of_all[name] = part.reshape(-1, *own[name].shape)
-        return of_all
+            sync_path(self._folder)
 
     def _take_own(self, of_all: dict[str, Tensor], stage: nn.Module) -> dict[str, Tensor]:
         """Set this process's BatchNorm statistics, and return its sums.
 
         With another number of processes than before all take the mean of the statistics, and the
-        main one all sums.
+        main one all sums, of which the others have zeros.
         """
         window = {}
         buffers = dict(stage.named_buffers())
@@ -246,8 +239,12 @@ class Resume:
             if name.startswith(_BUFFER):
                 own = rows[rank] if same else rows.mean(dim=0)
                 buffers[name.removeprefix(_BUFFER)].copy_(own)
-            elif same or self._accelerator.is_main_process:
-                window[name.removeprefix(_WINDOW)] = rows[rank] if same else rows.sum(dim=0)
+            elif same:
+                window[name.removeprefix(_WINDOW)] = rows[rank]
+            else:
+                total = rows.sum(dim=0)
+                mine = total if self._accelerator.is_main_process else torch.zeros_like(total)
+                window[name.removeprefix(_WINDOW)] = mine
         return window
 
 
@@ -266,5 +263,11 @@ def _statistics(stage: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _length_and_sum(path: Path, length: int | None = None) -> tuple[int, int]:
     """Return the length and CRC-32 of a file, or of its beginning; a missing one is empty."""
-    content = path.read_bytes()[:length] if path.exists() else b""
-    return len(content), zlib.crc32(content)
+    num_bytes, checksum = 0, 0
+    if path.exists():
+        with reading(path), open_regular(path) as file:
+            left = os.fstat(file.fileno()).st_size if length is None else length
+            while part := file.read(min(left - num_bytes, _READ_BYTES)):
+                num_bytes += len(part)
+                checksum = zlib.crc32(part, checksum)
+    return num_bytes, checksum

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from fastssd.config import Budget, LogConfig
+from fastssd.core.exchange import Exchange
 from fastssd.core.files import append
 from fastssd.data.draws import Draws
 from fastssd.errors import FastssdError
@@ -22,7 +23,7 @@ from fastssd.methods.batch import Moment
 from fastssd.models.seeding import seed_step
 from fastssd.runtime.console import Console
 from fastssd.runtime.stop_signal import Agreement, Stopped
-from fastssd.training.checkpoints import WEIGHTS, save_weights
+from fastssd.training.checkpoints import WEIGHTS, DivergedError, save_weights
 from fastssd.training.learning_rate import learning_rate
 from fastssd.training.meter import Meter
 from fastssd.training.optimizer import Descent
@@ -103,7 +104,8 @@ class Trainer:
         train_counts: (C,) training images of each class.
         seed: Of dropout.
         order: Of the draws; dropout depends on it, and not on the folder's name.
-        digest: Of all that the stage's weights follow from; a checkpoint of another is refused.
+        digest: Of what the stage is trained by; what is saved carries it, and a checkpoint of
+            another is not gone on from.
         supervision: Console, evaluation and signals.
         synchronise: Brings the processes' copies of the stage together, at log lines.
 
@@ -133,6 +135,7 @@ class Trainer:
         self.folder = folder
         self.seed = seed
         self.order = order
+        self.digest = digest
         self.supervision = supervision
         self.synchronise = synchronise
         method = method.to(memory_format=torch.channels_last)
@@ -145,13 +148,21 @@ class Trainer:
             self.stage, budget, device=accelerator.device, scaler=accelerator.scaler
         )
         self.progress = Progress()
+        exchange = Exchange(
+            rank=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            device=accelerator.device,
+            gather=accelerator.gather,
+            reduce=self._sum,
+        )
         self._resume = Resume(
             folder,
             recipe=digest,
             accelerator=accelerator,
+            exchange=exchange,
             warn=supervision.console.warning,
         )
-        self._meter = Meter(train_counts, device=accelerator.device, reduce=self._sum)
+        self._meter = Meter(train_counts, device=accelerator.device, total=exchange.summed)
         self._trace = None
         if supervision.log.trace:
             self._trace = Trace(
@@ -182,8 +193,7 @@ class Trainer:
                 self._checkpoint()
                 if signal_number := self.supervision.agreement.now():
                     raise Stopped(signal_number)
-        if self.accelerator.is_main_process:
-            save_weights(self.folder / WEIGHTS["last"], self.stage)
+        self._save_weights("last")
         self.accelerator.wait_for_everyone()
         self.supervision.console.stage_finished(time.perf_counter() - started)
 
@@ -236,10 +246,7 @@ class Trainer:
         losses, accuracy = self._meter.flush()
         images, seconds, wait = self._count_window()
         if not all(math.isfinite(loss) for loss in losses.values()):
-            raise FastssdError(
-                f"{self.folder.name}: a loss is no longer finite before step {self.progress.step} "
-                f"({losses}): lower the learning rate, or choose precision bf16 or no"
-            )
+            raise self._diverged(f"{self.folder.name}: a loss is no longer finite ({losses})")
         line = {
             "lr": self._descent.rate,
             "losses": losses,
@@ -288,8 +295,7 @@ class Trainer:
         score = sum(cast(float, groups["class_mean"]) for groups in heads.values()) / len(heads)
         if self.progress.best is None or score > self.progress.best:
             self.progress.best = score
-            if self.accelerator.is_main_process:
-                save_weights(self.folder / WEIGHTS["best"], self.stage)
+            self._save_weights("best")
 
     def _position(self) -> dict[str, int]:
         return {"epoch": self.progress.epoch, "step": self.progress.step}
@@ -299,11 +305,29 @@ class Trainer:
             append(self.folder / METRICS, json.dumps(line) + "\n")
 
     def _checkpoint(self) -> None:
-        self._resume.save(
-            self.progress,
-            stage=self.stage,
-            optimizer=self._descent.optimizer,
-            window=self._meter.state(),
+        try:
+            self._resume.save(
+                self.progress,
+                stage=self.stage,
+                optimizer=self._descent.optimizer,
+                window=self._meter.state(),
+            )
+        except DivergedError as error:
+            raise self._diverged(str(error)) from error
+
+    def _save_weights(self, which: str) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        try:
+            save_weights(self.folder / WEIGHTS[which], self.stage, made_by=self.digest)
+        except DivergedError as error:
+            raise self._diverged(str(error)) from error
+
+    def _diverged(self, what: str) -> FastssdError:
+        step, of = self.progress.step, self.budget.epochs * self.batches.steps_per_epoch
+        return FastssdError(
+            f"{what}, after step {step} of {of}: the training has diverged: lower the learning "
+            f"rate (it is {self.budget.lr:g} at its peak), or choose precision bf16 or no"
         )
 
     def _load(self) -> None:

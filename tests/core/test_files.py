@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 from contextlib import contextmanager
 
@@ -51,20 +52,37 @@ def test_what_is_not_yet_on_the_disk_has_not_replaced_the_old_file(tmp_path, mon
     assert path.read_text() == "new"
 
 
+def test_processes_of_one_number_write_one_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    fsync = os.fsync
+
+    def meanwhile(descriptor):
+        monkeypatch.setattr("fastssd.core.files.os.fsync", fsync)
+        write_atomically(path, "second" * 9)  # as another host's process with our number
+        fsync(descriptor)
+
+    monkeypatch.setattr("fastssd.core.files.os.fsync", meanwhile)
+    write_atomically(path, "first")
+
+    assert path.read_text() == "first"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"none/a\.json.*No such file"):
         write_atomically(tmp_path / "none" / "a.json", "")
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
-    for name in ("a.json", "a.json.partial-12", "b.partial", "partial-1"):
+    (tmp_path / "folder.partial-3/table").mkdir(parents=True)
+    table = ("folder.partial-3/table/manifest.json.partial-9-ab", "folder.partial-3/table/a.npy")
+    for name in ("a.json", "a.json.partial-12", "b.partial", "partial-1", *table):
         (tmp_path / name).write_text("x")
-    (tmp_path / "folder.partial-3").mkdir()
 
     remove_partial(tmp_path)
 
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"a.json", "b.partial", "partial-1", "folder.partial-3"}
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"a.json", "b.partial", "partial-1", "a.npy"}
 
 
 def test_lines_are_added_whole_and_a_full_disk_names_the_file(tmp_path):

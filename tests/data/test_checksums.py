@@ -65,6 +65,25 @@ def test_one_changed_bit_of_any_file_is_noticed_at_opening(path):
     open_dataset(path).split("train")
 
 
+@pytest.mark.parametrize("entry", [None, [], {}, {"bytes": "1"}, {"bytes": None, "xxh3_128": 1}])
+def test_an_entry_that_says_no_size_is_named(path, tool, capsys, entry):
+    meta = json.loads((path / "meta.json").read_text())
+    meta["files"]["train.labels.npy"] = entry
+    del meta["sha256"]
+    (path / "meta.json").write_text(json.dumps(meta))
+
+    with pytest.raises(DataError, match=r"train\.labels\.npy: `meta.json` does not say how many"):
+        open_dataset(path).split("train")
+    assert tool.main([str(path)]) == 3
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_name_that_no_file_can_have_is_missing(path):
+    meta = json.loads((path / "meta.json").read_text())
+    meta["files"] |= {"train." + "x" * 300: {"bytes": 1}, "train.\0": {"bytes": 1}}
+    assert [line.rpartition(": ")[2] for line in damaged_files(path, meta)] == ["missing"] * 2
+
+
 def test_of_a_large_file_opening_compares_the_size_and_the_tool_everything(
     path, tool, monkeypatch, capsys
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_jpegs import flat_jpeg
 
 from fastssd.data.convert import convert
 from fastssd.data.dataset import open_dataset
@@ -231,6 +232,20 @@ def test_a_damaged_image_stops_the_conversion_and_nothing_is_left(tmp_path, tree
         convert(open_source(str(tree)), tmp_path / "out", format=format)
 
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_jpeg_that_no_decoder_takes_is_skipped_too(tmp_path, tree, verify):
+    (tree / "train/ant/0.JPEG").write_bytes(flat_jpeg([0x31, 0x21, 0x11], size=(40, 60)))
+    options = {"format": "ffcv", "verify": verify}
+
+    with pytest.raises(DataError, match=r"train/ant/0\.JPEG .*fraction.*--on-error skip"):
+        convert(open_source(str(tree)), tmp_path / "out", **options)
+    meta = convert(open_source(str(tree)), tmp_path / "out", on_error="skip", **options)
+
+    assert [reject["name"] for reject in meta["rejected"]] == ["train/ant/0.JPEG"]
+    assert whole(open_dataset(tmp_path / "out").split("train")).shape[0] == 18
 
 
 @pytest.mark.parametrize("format", FORMATS)

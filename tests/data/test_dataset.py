@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_a_folder_without_meta_is_no_dataset(tmp_path):
         open_dataset(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '"text"', "{}"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '"text"', "{}", "[" * 200_000])
 def test_a_damaged_meta_is_an_error_that_names_it(path, content):
     (path / "meta.json").write_text(content)
     with pytest.raises(DataError, match=r"meta\.json"):
@@ -80,12 +81,32 @@ def test_a_damaged_meta_is_an_error_that_names_it(path, content):
         ({"splits": {"train": {"images": 3}}}, "lacks 'images' or 'per_class'"),
         ({"splits": {"train": {"images": 3, "per_class": [3]}}}, "counts 1 of 3"),
         ({"name": None}, "'name'"),
+        ({"splits": {"../train": {"images": 3, "per_class": [1, 1, 1]}}}, "no name of a split"),
     ],
 )
 def test_a_contradictory_meta_is_an_error(path, change, message):
     edit_meta(path, **change)
     with pytest.raises(DataError, match=message):
         open_dataset(path)
+
+
+def test_a_meta_that_is_nested_as_deep_as_can_be_read_is_altered(path):
+    meta = json.loads((path / "meta.json").read_text())
+    deep = "[" * 900 + "]" * 900
+    for depth in range(900, 1000, 10):
+        deep = "[" * depth + "]" * depth
+        (path / "meta.json").write_text(json.dumps(meta)[:-1] + f', "deep": {deep}}}')
+        with pytest.raises(DataError, match=r"meta\.json: (it was altered|.*nested too deep)"):
+            open_dataset(path)
+
+
+@pytest.mark.parametrize("file", ["meta.json", "train.labels.npy", "train.names.jsonl"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(path, file):
+    edit_meta(path)
+    (path / file).unlink()
+    os.mkfifo(path / file)
+    with pytest.raises(DataError, match=file):
+        open_dataset(path).split("train")
 
 
 @pytest.mark.parametrize("entry", [[7, 5, 5], [5, 7, 4]])

@@ -1,5 +1,7 @@
+import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +21,18 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def described(text):
+    """What a marker must say for its directory to be replaced, and a text to tell it by."""
+    return json.dumps({"layout": 1, "format": "memory", "splits": {}, "text": text})
+
+
+def text_of(out):
+    return json.loads((out / MARKER).read_text())["text"]
+
+
 def make(out, text="new", *, overwrite=False, say=lambda line: None):
     with new_directory(out, overwrite=overwrite, marker=MARKER, say=say) as folder:
-        (folder / MARKER).write_text(text)
+        (folder / MARKER).write_text(described(text))
 
 
 def test_the_directory_appears_when_the_block_ends(tmp_path):
@@ -50,17 +61,39 @@ def test_an_existing_directory_is_refused_and_kept(tmp_path):
     make(tmp_path / "out", "old")
     with pytest.raises(ConfigError, match="--overwrite"):
         make(tmp_path / "out")
-    assert (tmp_path / "out" / MARKER).read_text() == "old"
+    assert text_of(tmp_path / "out") == "old"
 
 
 def test_overwriting_replaces_the_whole_directory(tmp_path):
     make(tmp_path / "out", "old")
-    (tmp_path / "out" / "old file").write_text("")
+    for name in ("train.labels.npy", "val-000000.tar", "test.beton", "rejects.jsonl", ".DS_Store"):
+        (tmp_path / "out" / name).write_text("")
 
     make(tmp_path / "out", overwrite=True)
 
     assert names_in(tmp_path / "out") == [MARKER]
     assert names_in(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["runs/", "train/", "train.csv", "notes.txt", ".git/"])
+def test_what_no_conversion_wrote_keeps_a_directory_from_being_replaced(tmp_path, name):
+    make(tmp_path / "out", "old")
+    mine = tmp_path / "out" / name
+    mine.mkdir() if name.endswith("/") else mine.write_text("mine")
+
+    with pytest.raises(ConfigError, match=rf"holds what no conversion wrote \({mine.name}\)"):
+        make(tmp_path / "out", overwrite=True)
+
+    assert mine.exists()
+    assert text_of(tmp_path / "out") == "old"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"classes": 3}', '{"layout": 1, "files": 3}'])
+def test_a_directory_whose_marker_is_of_something_else_is_never_overwritten(tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MARKER).write_text(text)
+    with pytest.raises(ConfigError, match="damaged, or not of a dataset directory"):
+        make(tmp_path / "out", overwrite=True)
 
 
 def test_a_failure_while_overwriting_keeps_the_old_directory(tmp_path):
@@ -70,7 +103,7 @@ def test_a_failure_while_overwriting_keeps_the_old_directory(tmp_path):
         new_directory(tmp_path / "out", overwrite=True, marker=MARKER),
     ):
         raise RuntimeError
-    assert (tmp_path / "out" / MARKER).read_text() == "old"
+    assert text_of(tmp_path / "out") == "old"
 
 
 def test_a_directory_of_other_things_is_never_overwritten(tmp_path):
@@ -103,8 +136,16 @@ def test_a_directory_that_appears_meanwhile_is_not_replaced(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fastssd.data.directory import new_directory
-with new_directory(Path(sys.argv[1]), overwrite=False, marker='m') as folder:
+from fastssd.data import directory
+opened = Path.open
+def stop(path, *rest, **options):
+    if path.name == '.writer' and len(sys.argv) > 2:  # before it could write who it is
+        if sys.argv[2] == 'empty':
+            path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return opened(path, *rest, **options)
+Path.open = stop
+with directory.new_directory(Path(sys.argv[1]), overwrite=False, marker='m') as folder:
     (folder / 'half').write_text('')
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -112,19 +153,21 @@ with new_directory(Path(sys.argv[1]), overwrite=False, marker='m') as folder:
 KILLED_WHILE_REPLACING = """
 import os, signal, sys
 from pathlib import Path
-from fastssd.data.directory import new_directory
-rename, names = Path.rename, []
-def stop(path, target):
-    if len(names) == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    names.append(target)
-    return rename(path, target)
-with new_directory(Path(sys.argv[1]), overwrite=True, marker='meta.json') as folder:
-    (folder / 'meta.json').write_text('new')
-    Path.rename = stop
-    if sys.argv[2] == '2':
-        import shutil
-        shutil.rmtree = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+from fastssd.data import directory
+exchange, step = directory._exchange, sys.argv[2]
+def kill(*rest):
+    os.kill(os.getpid(), signal.SIGKILL)
+def stop(one, other):
+    if step == 'before':
+        kill()
+    assert exchange(one, other)
+    if step == 'after':
+        kill()
+    directory.shutil.rmtree = kill
+    return True
+directory._exchange = stop
+with directory.new_directory(Path(sys.argv[1]), overwrite=True, marker='meta.json') as folder:
+    (folder / 'meta.json').write_text(sys.argv[3])
 """
 
 WAITING = """
@@ -146,8 +189,9 @@ def kill(code, *arguments):
     assert done.returncode == -signal.SIGKILL
 
 
-def test_a_killed_process_leaves_no_directory_and_the_next_one_clears_up(tmp_path):
-    kill(KILLED, str(tmp_path / "out"))
+@pytest.mark.parametrize("moment", [(), ("absent",), ("empty",)])
+def test_a_killed_process_leaves_no_directory_and_the_next_one_clears_up(tmp_path, moment):
+    kill(KILLED, str(tmp_path / "out"), *moment)
     remains = names_in(tmp_path)
     assert [name.startswith("out.partial-") for name in remains] == [True]
     (tmp_path / "out.party").mkdir()  # other things are not touched
@@ -159,21 +203,42 @@ def test_a_killed_process_leaves_no_directory_and_the_next_one_clears_up(tmp_pat
     assert names_in(tmp_path / "out") == [MARKER]
     assert len(said) == 1
     assert f"removed {tmp_path / remains[0]}" in said[0]
-    assert "was killed" in said[0]
+    assert "was killed (process" in said[0]
 
 
-def test_a_process_that_is_killed_while_it_replaces_loses_neither_directory(tmp_path):
+@pytest.mark.parametrize(("step", "text"), [("before", "old"), ("after", "new"), ("last", "new")])
+def test_a_process_that_is_killed_while_it_replaces_leaves_the_old_one_or_the_new_one(
+    tmp_path, step, text
+):
     out = tmp_path / "out"
-    for step, text in enumerate(("old", "old", "new")):
-        # Killed before the old one moves away, before the new one takes its place, and before the
-        # old one is removed.
-        make(out, "old", overwrite=True)
-        kill(KILLED_WHILE_REPLACING, str(out), str(step))
+    make(out, "old")
+
+    kill(KILLED_WHILE_REPLACING, str(out), step, described("new"))
+
+    assert text_of(out) == text
+    make(out, "next", overwrite=True)
+    assert text_of(out) == "next"
+    assert names_in(tmp_path) == ["out"]
+
+
+def test_where_names_cannot_change_places_the_old_one_is_kept_until_the_new_one_is_there(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(directory, "_exchange", lambda *names: False)
+    out = tmp_path / "out"
+    make(out, "old")
+    make(out, "new", overwrite=True)
+    assert text_of(out) == "new"
+    assert names_in(tmp_path) == ["out"]
+    for left, text in (("out", "new"), ("", "old")):  # killed after, or between, its two renames
+        make(tmp_path / "out.replaced-7", "old")
+        if not left:
+            shutil.rmtree(out)
 
         with pytest.raises(ConfigError, match="exists"):
             make(out)  # says what there is, and clears up
 
-        assert (out / MARKER).read_text() == text
+        assert text_of(out) == text
         assert names_in(tmp_path) == ["out"]
 
 
@@ -231,7 +296,7 @@ def test_a_process_that_looks_while_another_begins_waits_for_it(tmp_path, monkey
     make(tmp_path / "out")
 
     assert others[0].communicate()[0].startswith("refused")
-    assert (tmp_path / "out" / MARKER).read_text() == "new"
+    assert text_of(tmp_path / "out") == "new"
 
 
 def test_what_another_machine_left_is_kept_and_said(tmp_path):

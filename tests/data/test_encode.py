@@ -10,14 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_jpegs import flat_jpeg, picture_jpeg
 
+from fastssd.data.decode.crop import crop
+from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.decode.shrink import Limit
 from fastssd.data.decode.torchvision_decoder import decode_pixels
 from fastssd.data.encode import VERIFY_EVERY, Encoding, UnequalPixelsError, encode, encode_all
-from fastssd.data.jpeg_rewrite import UNCHECKED, Transcoded, transcode
+from fastssd.data.jpeg_rewrite import transcode
 from fastssd.data.storage.image import StoredImage
 
 RESTART, KEPT, AS_PIXELS = (Encoding(jpeg=choice) for choice in ("restart", "keep", "raw"))
+NO_KIND = (
+    "it is none of the image files that are read: "
+    "JPEG, PNG, WEBP, GIF, BMP, PPM, TIFF, AVIF, JPEG2000"
+)
 SMALLER = Encoding(jpeg="restart", limit=Limit(max_side=40, quality=80))
 
 
@@ -93,17 +100,63 @@ def test_damage_that_a_plain_decode_does_not_see_is_refused(picture, encoded, ho
         encode(content, how)
 
 
-@pytest.mark.parametrize("how", [KEPT, RESTART])
-def test_a_jpeg_too_large_for_the_kernel_is_decoded_to_check_it(picture, encoded, monkeypatch, how):
-    def too_large(files, *, rewrite):
-        return [Transcoded(UNCHECKED, None, 0, 0, 0, "too large")] * len(files)
+SAMPLING = st.sampled_from([0x11, 0x11, 0x21, 0x12, 0x22, 0x31, 0x13, 0x41, 0x14])
+JPEGS = st.one_of(
+    st.builds(
+        flat_jpeg,
+        st.one_of(st.tuples(SAMPLING), st.tuples(SAMPLING, SAMPLING, SAMPLING)),
+        size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+        interval=st.integers(0, 3),
+    ),
+    st.builds(
+        picture_jpeg,
+        st.integers(1, 40),
+        st.integers(1, 40),
+        progressive=st.booleans(),
+        subsampling=st.integers(0, 2),
+        restart_marker_blocks=st.integers(0, 3),
+    ),
+)
 
-    monkeypatch.setattr("fastssd.data.encode.transcode", too_large)
-    content = encoded(picture(21, 34))
 
-    assert encode(content, how).image.data.tobytes() == content
-    with pytest.raises(ValueError, match="truncated"):
-        encode(content[:-30], how)
+@pytest.mark.kernels
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), content=JPEGS, how=st.sampled_from([KEPT, RESTART]))
+def test_what_is_stored_is_decoded_whatever_the_box(data, content, how):
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(0, 2))):
+        changed[data.draw(st.integers(2, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (result,) = encode_all([bytes(changed)], how, [0])
+    if isinstance(result, str):
+        assert result
+        return
+    if result.image.mode == "jpeg":
+        (checked,) = transcode([result.image.data.tobytes()], rewrite=False)
+        assert (checked.height, checked.width) == (result.height, result.width)
+    decoder, side = build_decoder("native"), max(result.height, result.width)
+    whole = decoder.decode([result.image], np.array([[[0, 0, side, side]]]), side)[0, 0]
+    places = st.integers(-5, 40)
+    boxes = [[data.draw(places), data.draw(places), 7, 7], [0, 0, result.width, result.height]]
+    pixels = decoder.decode([result.image], np.array([boxes]), 7)
+    assert np.array_equal(pixels[0, 0], crop(whole, np.array(boxes[0])))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("how", [KEPT, RESTART, AS_PIXELS, Encoding(jpeg="restart", verify=True)])
+def test_what_no_decoder_takes_is_refused_before_it_is_stored(how):
+    wide, high = 65496, 4200
+    contents = {
+        "fraction": flat_jpeg([0x31, 0x21, 0x11], size=(40, 60)),
+        "pixels": flat_jpeg([0x11], size=(high, wide)),
+    }
+    for word, content in contents.items():
+        with pytest.raises(ValueError, match=word):
+            encode(content, how)
+    long = np.zeros((1, (1 << 17) + 1, 3), np.uint8)
+    with pytest.raises(ValueError, match="131,072 a side"):
+        encode(long, how)
+    box = [[[0, 0, 1 << 17, 1]]]
+    build_decoder("native").decode([encode(long[:, 1:], how).image], np.array(box), 1)
 
 
 @pytest.mark.kernels
@@ -127,6 +180,15 @@ def test_a_rewriter_that_changes_pixels_is_found_and_the_image_is_told(
         encode_all(contents, RESTART, [VERIFY_EVERY - 1, VERIFY_EVERY, VERIFY_EVERY + 1])
 
 
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_progressive_file_of_many_scans_is_not_decoded(picture, encoded, monkeypatch, mode):
+    monkeypatch.setattr("fastssd.data.jpeg_header.MAX_SCANS", 2)
+    monkeypatch.setattr("fastssd.data.encode.decode_file", None)
+    for how in (KEPT, AS_PIXELS, RESTART):
+        with pytest.raises(ValueError, match="it has more than 2 scans, each a pass"):
+            encode(encoded(picture(21, 34), mode=mode, progressive=True), how)
+
+
 @pytest.mark.kernels
 def test_images_of_all_kinds_in_one_call_come_back_in_order(picture, encoded):
     contents = [
@@ -144,7 +206,7 @@ def test_images_of_all_kinds_in_one_call_come_back_in_order(picture, encoded):
     kinds = [r if isinstance(r, str) else (r.image.mode, r.height, r.width) for r in results]
     assert kinds == [
         ("jpeg", 21, 34),
-        "it is not an image file of a known kind",
+        NO_KIND,
         ("jpeg", 40, 22),
         ("raw", 8, 9),
         ("raw", 20, 30),
@@ -164,7 +226,7 @@ def test_a_truncated_png_is_refused(picture, encoded):
 
 
 def test_garbage_is_refused_with_a_reason_for_a_person():
-    with pytest.raises(ValueError, match="not an image file of a known kind"):
+    with pytest.raises(ValueError, match=NO_KIND):
         encode(b"hello world" * 20, KEPT)
 
 
@@ -319,7 +381,9 @@ def test_any_damage_gives_pixels_or_a_reason(data, kind):
 
 
 def test_a_picture_that_unpacks_to_gigabytes_is_refused():
-    with pytest.raises(ValueError, match="decompression bomb"):
+    with pytest.raises(
+        ValueError, match=r"too many pixels, more than 134,217,728: .* --max-pixels"
+    ):
         encode(png(60_000, 60_000, 8, 2, b""), KEPT)
 
 

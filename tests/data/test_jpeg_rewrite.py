@@ -199,7 +199,7 @@ def test_a_damaged_file_between_others_is_its_own_alone():
     assert results[0].content.tobytes() == results[4].content.tobytes() == rewritten(good)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data(), progressive=st.booleans(), rows=st.booleans())
 def test_of_mutated_files_all_that_is_called_sound_keeps_its_pixels(data, progressive, rows):
     content = bytearray(
@@ -275,7 +275,7 @@ def mutated(data, content):
     return bytes(content[: data.draw(st.sampled_from([None, len(content) - 3, -2]))])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_files_that_are_checked_are_as_sound_as_rewriting_finds_each_alone(data):
     """Checking walks through several files at once, with a reader of its own."""

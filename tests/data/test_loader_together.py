@@ -62,3 +62,16 @@ def test_of_batches_made_together_only_the_one_at_fault_has_the_error(broken):
     assert [int(draws.samples[0]) for draws, _ in islice(batches, broken)] == list(range(broken))
     with pytest.raises(ValueError, match=f"batch {broken}"):
         next(batches)
+
+
+def test_making_together_that_is_broken_itself_is_an_error_and_not_a_slow_run():
+    fetch = ThreeTogether()
+
+    def together(batches):
+        raise IndexError("an end too far")
+
+    fetch.together = together
+    batches = loaded(9, fetch)
+    assert [int(draws.samples[0]) for draws, _ in islice(batches, 3)] == [0, 1, 2]
+    with pytest.raises(IndexError, match="an end too far"):
+        next(batches)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from small_jpegs import picture_jpeg, segment
 
 from fastssd.data.convert import convert
 from fastssd.data.dataset import META_FILE, open_dataset
@@ -47,22 +48,50 @@ def test_an_image_is_turned_as_pillow_turns_it(picture, orientation):
     )
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("order", ["little", "big"])
-def test_the_orientation_of_a_jpeg_is_read_from_its_header(picture, orientation, order):
+def exif_block(orientation, order="little"):
+    """Return an APP1 segment of two entries, the second being the orientation."""
     entry = (0x0112).to_bytes(2, order) + (3).to_bytes(2, order) + (1).to_bytes(4, order)
     other = (0x010F).to_bytes(2, order) + (2).to_bytes(2, order) + (4).to_bytes(4, order) + b"abc\0"
     block = (b"II*\0" if order == "little" else b"MM\0*") + (8).to_bytes(4, order)
     block += (2).to_bytes(2, order) + other + entry + orientation.to_bytes(2, order) + b"\0\0"
-    exif = b"Exif\0\0" + block + bytes(4)
-    content = tagged(picture(21, 34), 1)
-    plain = io.BytesIO()
-    Image.open(io.BytesIO(content)).save(plain, "JPEG")
-    head, rest = plain.getvalue()[:2], plain.getvalue()[2:]
-    content = head + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + rest
+    return segment(0xE1, b"Exif\0\0" + block + bytes(4))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_the_orientation_of_a_jpeg_is_read_from_its_header(encoded, picture, orientation, order):
+    content = encoded(picture(21, 34))
+    content = content[:2] + exif_block(orientation, order) + content[2:]
 
     assert Image.open(io.BytesIO(content)).getexif()[0x0112] == orientation
     assert read_frame(content).orientation == orientation
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.integers(0, 9)), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_of_several_exif_blocks_the_first_counts_wherever_it_stands(blocks, other):
+    content = picture_jpeg(8, 8)
+    starts = [2]  # of the segments
+    while content[starts[-1] + 1] != 0xDA:
+        length = int.from_bytes(content[starts[-1] + 2 : starts[-1] + 4], "big")
+        starts.append(starts[-1] + 2 + length)
+    if other:  # of a name that is not Exif's
+        blocks = [*blocks, (0, 0)]
+    for orientation, place in sorted(blocks, key=lambda block: block[1], reverse=True):
+        at = starts[min(place, len(starts) - 1)]
+        block = exif_block(orientation) if orientation else segment(0xE1, b"http://ns.adobe\0<x/>")
+        content = content[:at] + block + content[at:]
+
+    assert read_frame(content).orientation == Image.open(io.BytesIO(content)).getexif()[0x0112]
+
+
+def test_the_start_of_a_file_with_its_frame_header_is_enough(encoded, picture):
+    content = encoded(picture(21, 34))
+    frame = content.index(b"\xff\xc0")
+    assert read_frame(content[: frame + 21]).width == 34
+    assert read_frame(content[: frame + 19] + b"no marker").height == 21
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"II*\0", b"MM\0*", b""]))

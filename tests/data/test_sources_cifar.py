@@ -51,7 +51,7 @@ def python_2_pickle(planes, labels, key):
 
 def cifar10_python(folder, count=20):
     """The python files of CIFAR-10 with `count` images each; all planes and labels in order."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     parts = [batch(count, seed, 10) for seed in range(6)]
     for name, (planes, labels) in zip([*BATCHES, "test_batch"], parts, strict=True):
         (folder / name).write_bytes(python_2_pickle(planes, labels, "labels"))
@@ -168,6 +168,16 @@ def test_an_imbalance_against_the_name_is_refused(tmp_path, cifar100):
         convert(source, tmp_path / "out", imbalance=10)
 
 
+@pytest.mark.parametrize("label", [-1, 10, 2**70, 256**2000], ids=["-1", "10", "2**70", "long"])
+def test_a_label_that_is_no_class_is_named_with_its_image(tmp_path, label):
+    cifar10_python(tmp_path, count=2)
+    content = {"data": np.zeros((2, 3072), np.uint8), "labels": [3, label]}
+    (tmp_path / "data_batch_4").write_bytes(pickle.dumps(content, 2))
+
+    with pytest.raises(DataError, match=r"data_batch_4: label .* of image 1 is not one of the 10"):
+        open_source(str(tmp_path))
+
+
 def test_another_number_of_images_than_published_is_refused_by_name_only(tmp_path):
     cifar10_python(tmp_path / "cifar-10-batches-py")
     open_source(str(tmp_path / "cifar-10-batches-py"))
@@ -230,12 +240,11 @@ def test_a_pickle_that_asks_for_more_than_data_runs_nothing(tmp_path, monkeypatc
         # more items than bytes
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         b"(K\x01J\xff\xff\xff\x7f\x85cnumpy\ndtype\nU\x02u1\x85R\x89U\x01at" + b"b.",
-        b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".",
         b"",
         b"hello",
         b"\x80\x02",
     ],
-    ids=["function state", "codec", "too few bytes", "deep", "empty", "text", "cut"],
+    ids=["function state", "codec", "too few bytes", "empty", "text", "cut"],
 )
 def test_a_crafted_or_damaged_pickle_is_refused(content):
     with pytest.raises(PlainPickleError):

@@ -65,6 +65,43 @@ def test_files_are_kept_as_they_are_with_torchvisions_labels_and_names(food):
     assert open_dataset(food / "out").split("train").storage.read(4).data.tobytes() == jpeg(11)
 
 
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("Caltech101", "caltech101/101_ObjectCategories/{}/image_{:04d}.jpg"),
+        ("Caltech256", "caltech256/256_ObjectCategories/{}/{}_{:04d}.jpg"),
+    ],
+)
+def test_torchvision_opens_no_image_itself(tmp_path, monkeypatch, name, place):
+    classes = ["accordion", "yin_yang"] if name == "Caltech101" else ["001.ak47", "002.flag"]
+    for label, each in enumerate(classes):
+        for number in (1, 2):
+            parts = (each, number) if name == "Caltech101" else (each, each[:3], number)
+            file = tmp_path / place.format(*parts)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(jpeg(10 * label + number))
+    if name == "Caltech101":
+        (tmp_path / "caltech101/101_ObjectCategories/BACKGROUND_Google").mkdir()
+        (tmp_path / "caltech101/Annotations").mkdir()
+
+    def never(*arguments, **options):
+        raise AssertionError("Pillow opened an image of any kind")
+
+    monkeypatch.setattr(Image, "open", never)
+    train = open_source(f"torchvision:{name}", options=SourceOptions(root=tmp_path)).splits["train"]
+
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    assert [train.read(row) for row in range(4)] == [jpeg(seed) for seed in (1, 2, 11, 12)]
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", '{"pho": 3}'])
+def test_a_damaged_list_is_no_missing_split(food, content):
+    (food / "food-101/meta/test.json").write_text(content)
+
+    with pytest.raises(DataError, match="torchvision:Food101: not found in"):
+        open_source("torchvision:Food101", options=SourceOptions(root=food))
+
+
 def test_a_file_that_is_gone_is_missing_by_name(food):
     (food / "food-101/images/pho/1.jpg").unlink()
     source = open_source("torchvision:Food101", options=SourceOptions(root=food))

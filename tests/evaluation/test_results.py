@@ -42,7 +42,7 @@ def test_a_result_that_lacks_a_key_names_file_and_key(run, make, key):
     del content[key]
     make.stage(run, "ce", content)
 
-    with pytest.raises(DataError, match=rf"ce/result\.json lacks '{key}'"):
+    with pytest.raises(DataError, match=rf"ce/result\.json: damaged: it lacks '{key}'"):
         read_run(run)
 
 
@@ -105,12 +105,14 @@ def test_a_last_line_cut_by_a_kill_is_left_out(tmp_path, make):
     assert len(read_metrics(path).train) == 1
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "1", "9" * 5000, '{"kind": "else", "step": 1}'])
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "1", "9" * 5000, "[" * 10_000, '{"kind": "else", "step": 1}']
+)
 def test_a_damaged_line_is_named(tmp_path, make, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(make.train_line(1, 1.0)) + f"\n{line}\n")
 
-    with pytest.raises(DataError, match="line 2 is not a line of metrics"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2: damaged: .*; remove the line"):
         read_metrics(path)
 
 
@@ -155,7 +157,9 @@ def test_a_line_with_a_broken_key_is_named(tmp_path, make, kind, keys):
     for value in values:
         path.write_text(json.dumps(broken_at(entry, keys, value)) + "\n")
 
-        with pytest.raises(DataError, match="line 1 is not a line of metrics"):
+        with pytest.raises(
+            DataError, match=r"metrics\.jsonl, line 1: damaged: .*; remove the line"
+        ):
             read_metrics(path)
 
 

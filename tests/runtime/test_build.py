@@ -27,6 +27,7 @@ def train(prepared, context, folder):
         folder=folder,
         train_counts=context.train.counts,
         seed=0,
+        recipe="a recipe",
         supervision=Supervision(
             console=Console(enabled=False),
             log=context.config.log,
@@ -115,7 +116,7 @@ def test_every_process_notices_a_missing_recalibration_before_any_writes_it(cont
     plant(made, "1-features")
     file = made.output / "2-balance/recalibrated.safetensors"
     seen = []
-    object.__setattr__(made, "barrier", lambda: seen.append(file.exists()))
+    object.__setattr__(made, "reduce", lambda values: seen.append(file.exists()) or values)
     prepare(job_of(made, "2-balance"), made)
     assert seen[:2] == [False, True]
 

@@ -245,7 +245,9 @@ def _read(file):
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_stream_that_breaks_silences_the_console_and_ends_nothing(terminal, is_terminal):
+def test_a_stream_that_breaks_ends_nothing_and_the_table_goes_to_standard_error(
+    terminal, capsys, is_terminal
+):
     class Broken(Terminal):
         def isatty(self):
             return is_terminal
@@ -254,6 +256,10 @@ def test_a_stream_that_breaks_silences_the_console_and_ends_nothing(terminal, is
             raise OSError(5, "Input/output error")
 
     everything(Console(enabled=True, stream=Broken()))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert "standard output takes nothing (Input/output error)" in lines[0]
+    assert any("SSD III-soft" in line and "61." in line for line in lines)
 
 
 def test_the_time_left_follows_the_recent_pace():

@@ -1,6 +1,8 @@
 """Damaged training images: replaced alike everywhere, listed once, never when measuring."""
 
 import dataclasses
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -131,3 +133,21 @@ def test_images_kept_on_the_device_make_the_same_epoch(context, job_of):
         assert torch.equal(one.query, other.query)
         assert torch.equal(one.checksums, other.checksums)
         assert torch.equal(one.labels, other.labels)
+
+
+@pytest.mark.kernels
+def test_a_dataset_that_is_cut_short_in_training_is_named_and_no_image_replaced(
+    context, job_of, digits, tmp_path
+):
+    shutil.copytree(digits, tmp_path / "data")
+    made = context(f"data.path={tmp_path / 'data'}")
+    warnings = []
+    damage = Damage(damage_file(made.output, 0), warn=warnings.append)
+    made = dataclasses.replace(made, damage=damage)
+    batches = prepare(job_of(made, "1-features"), made).feed.epoch(0)
+
+    os.truncate(tmp_path / "data/train.images.npy", 128)
+
+    with pytest.raises(DataError, match=r"train\.images\.npy: it was cut short"):
+        list(batches)
+    assert warnings == []

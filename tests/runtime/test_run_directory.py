@@ -24,7 +24,9 @@ def config_of(output, **changes):
 def test_a_claimed_directory_holds_the_config_and_no_half_written_file(tmp_path):
     output = tmp_path / "a" / "run"
     config = config_of(output)
-    with claimed(output, config, write=True):
+    with claimed(output, config, write=True) as note_config:
+        assert not (output / "config.yaml").exists()  # something else may yet refuse it
+        note_config()
         assert load_config(output / "config.yaml") == config
         (output / "1-features").mkdir()
         (output / "1-features/weights.safetensors.partial-7").write_text("half")
@@ -37,10 +39,14 @@ def test_a_claimed_directory_holds_the_config_and_no_half_written_file(tmp_path)
 
 
 def test_what_may_change_may_and_the_rest_is_named(tmp_path):
-    with claimed(tmp_path, config_of(tmp_path), write=True):
+    with claimed(tmp_path, config_of(tmp_path), write=True) as note_config:
+        note_config()
         (tmp_path / "1-features").mkdir()
-    with claimed(tmp_path, config_of(tmp_path, watchdog=5, compute_threads=3), write=True):
-        pass
+    kept = (tmp_path / "config.yaml").read_text()
+    others = config_of(tmp_path, watchdog=5, compute_threads=3)
+    with claimed(tmp_path, others, write=True) as note_config:
+        note_config()
+    assert (tmp_path / "config.yaml").read_text() == kept
     with (
         pytest.raises(ConfigError, match="seed is 0, not 1"),
         claimed(tmp_path, config_of(tmp_path, seed=1), write=False),

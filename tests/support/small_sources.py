@@ -57,11 +57,20 @@ def in_tree(changes, *arguments):
     return make
 
 
-def in_list(text, *arguments, name="a.txt"):
-    """A case with a list of images."""
+def in_list(text, *arguments, name="a.txt", pipe=None, links=()):
+    """A case with a list of images, a pipe, and images that lead elsewhere; None: to no end."""
 
     def make(root):
         listed(root, text, name)
+        if pipe is not None:
+            os.mkfifo(root / pipe)
+        for image in links:
+            path = root / "images" / image
+            if links[image] is not None:
+                path.symlink_to(links[image])
+                continue
+            path.touch()
+            os.truncate(path, 8 << 40)
         return [name, "out", "--root", "images", *arguments]
 
     return make

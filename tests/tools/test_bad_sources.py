@@ -96,7 +96,22 @@ CASES = {
     ),
     "an empty file": (in_tree({"ant/1.jpg": b""}), 3, ["ant/1.jpg", "empty"]),
     "a truncated JPEG": (in_tree({"ant/1.jpg": jpeg()[:-30]}), 3, ["ant/1.jpg", "--on-error skip"]),
-    "a text file called .jpg": (in_tree({"bee/2.jpg": "hello"}), 3, ["bee/2.jpg", "known kind"]),
+    "a text file called .jpg": (in_tree({"bee/2.jpg": "hello"}), 3, ["bee/2.jpg", "JPEG, PNG"]),
+    "an EPS file called .jpg": (
+        in_tree({"bee/2.jpg": "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"}),
+        3,
+        ["bee/2.jpg", "JPEG, PNG"],
+    ),
+    "a link to a device": (
+        in_list(GOOD + "zero.jpg 1\n", links={"zero.jpg": "/dev/zero"}),
+        3,
+        ["zero.jpg", "it is a device, not a file"],
+    ),
+    "an image of eight terabytes": (
+        in_list(GOOD + "ant/9.jpg 0\n", links={"ant/9.jpg": None}),
+        3,
+        ["ant/9.jpg", "8,796,093,022,208 bytes", "1,073,741,824"],
+    ),
     "a class that is all damaged": (skipped_class, 3, ["'bee'", "bee/0.jpg"]),
     "a part that is all damaged": (skipped_part, 3, ["val split", "val/ant/0.jpg"]),
     "a missing file": (in_list(GOOD + "ant/gone.jpg 0"), 3, ["1 of 3", "ant/gone.jpg"]),
@@ -186,6 +201,21 @@ CASES = {
         ["names", "'ant' more than once"],
     ),
     "a test part that is not there": (in_list(GOOD, "--test", "gone.txt"), 2, ["--test gone.txt"]),
+    "a test part that is a pipe": (
+        in_list(GOOD, "--test", "pipe", pipe="pipe"),
+        3,
+        ["pipe", "it is a pipe, not a file"],
+    ),
+    "class names in a pipe": (
+        in_list(GOOD, "--classes", "pipe", pipe="pipe"),
+        2,
+        ["--classes pipe", "it is a pipe, not a file"],
+    ),
+    "a CSV file of many columns": (
+        in_list("path,label" + ",x" * 5000 + "\nant/0.jpg,ant\n", name="a.csv"),
+        3,
+        ["a.csv", "5,002 columns"],
+    ),
     "a CSV file without a header of use": (
         in_list("a,b\nant/0.jpg,ant\n", name="a.csv"),
         2,
@@ -210,6 +240,21 @@ CASES = {
         lambda root: [str(put(root, {"a.json": '{"images": ['}) / "a.json"), "out"],
         3,
         ["a.json", "JSON"],
+    ),
+    "JSON that is nested too deep": (
+        lambda root: [str(put(root, {"a.json": "[" * 200_000}) / "a.json"), "out"],
+        3,
+        ["a.json", "nested too deep"],
+    ),
+    "a dataset's description that is nested too deep": (
+        lambda root: [str(put(root / "src", {"state.json": "[" * 100_000})), "out"],
+        3,
+        ["state.json", "nested too deep"],
+    ),
+    "a dataset's description that lacks a key": (
+        lambda root: [str(put(root / "src", {"dataset_dict.json": '{"split": []}'})), "out"],
+        3,
+        ["dataset_dict.json", "'splits'"],
     ),
     "JSON of another form": (in_json(lambda c: c.pop("annotations")), 3, ["annotations"]),
     "an image without annotation": (
@@ -382,7 +427,7 @@ def test_names_in_any_script_or_none_are_kept_and_shown(main, tmp_path):
 
     done = run(["src", "out"], tmp_path, env=plain)
     assert done.returncode == 3
-    assert b"\\udcff\\udcfe/1.jpg" in done.stderr
+    assert b"\\xff\\xfe/1.jpg" in done.stderr
     assert b"Traceback" not in done.stderr
 
     assert main([str(tmp_path / "src"), str(tmp_path / "out"), "--on-error", "skip"]) == 0

@@ -180,7 +180,7 @@ def test_many_classes_are_shown_as_ranges_that_hold_every_class(tool, capsys):
     [
         (["nowhere", "OUT"], 2, "neither a folder"),
         (["SOURCE", "OUT", "--imbalance", "1000"], 2, "--max-per-class 12 fits"),
-        (["SOURCE", "SOURCE"], 2, "exists"),
+        (["SOURCE", "SOURCE"], 2, "is SOURCE"),
         (["SOURCE", "OUT", "--val-per-class", "12"], 2, "[bee]"),
         (["SOURCE", "OUT", "--jpeg", "keep"], 2, "the memory format holds pixels"),
         (["SOURCE", "OUT", "--quality", "80"], 2, "add --max-side or --short-side"),

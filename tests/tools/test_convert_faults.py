@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,26 @@ def names_in(folder):
 
 def flat(text):
     return " ".join(text.split())
+
+
+def test_sigterm_ends_a_conversion_whose_thread_never_comes_back(
+    tool, tree, tmp_path, monkeypatch, capsys
+):
+    released = threading.Event()
+
+    def read(split, row):
+        os.kill(os.getpid(), signal.SIGTERM)
+        released.wait(60)
+        raise OSError
+
+    monkeypatch.setattr("fastssd.data.sources.image_files.FileSplit.read", read)
+    try:
+        assert tool.main([str(tree), str(tmp_path / "out"), "--threads", "1"]) == 143
+        assert not released.is_set()
+        assert names_in(tmp_path) == ["source"]
+    finally:
+        released.set()
+    assert "stopped; nothing was written" in capsys.readouterr().err
 
 
 def test_after_kill_9_the_same_command_starts_over_and_says_so(tool, tree, tmp_path, capsys):

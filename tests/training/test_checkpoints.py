@@ -14,6 +14,7 @@ from fastssd.errors import DataError
 from fastssd.training import checkpoints
 from fastssd.training.checkpoints import (
     DamagedError,
+    DivergedError,
     check_file,
     load_checkpoint,
     load_weights,
@@ -324,6 +325,33 @@ def test_a_file_in_the_place_of_another_is_said_to_be_that_one(tmp_path):
 
 
 # Writing that fails
+
+
+@pytest.mark.parametrize("what", ["weight", "statistics", "momentum"])
+def test_numbers_that_are_not_finite_are_named_and_the_old_file_stays(tmp_path, what):
+    module = Network()
+    optimizer = sgd(module)
+    train(module, optimizer, range(1))
+    files = tmp_path / "s/c.safetensors", tmp_path / "s/w.safetensors"
+    files[0].parent.mkdir()
+
+    def save():
+        save_checkpoint(files[0], module=module, optimizer=optimizer, tensors={}, progress={})
+        save_weights(files[1], module)
+
+    save()
+    old = [file.read_bytes() for file in files]
+    broken = {
+        "weight": module.point.bias.data,
+        "statistics": module.norm.running_var,
+        "momentum": optimizer.state[module.first.weight]["momentum_buffer"],
+    }[what]
+    broken[(0,) * broken.ndim] = float("nan") if what == "statistics" else float("-inf")
+
+    name = {"weight": r"point\.bias", "statistics": r"norm\.running_var"}.get(what, "momentum_buf")
+    with pytest.raises(DivergedError, match=rf"s: .*{name}.* is not finite"):
+        save()
+    assert [file.read_bytes() for file in files] == old
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole_and_nothing_beside_it(tmp_path):

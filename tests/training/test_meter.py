@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretend_processes import together
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastssd.evaluation.shots import shot_groups
@@ -18,8 +19,8 @@ def same(values):
     return values
 
 
-def meter_of(reduce=same):
-    return Meter(COUNTS, device=CPU, reduce=reduce)
+def meter_of(total=same):
+    return Meter(COUNTS, device=CPU, total=total)
 
 
 def random_steps(seed, num_steps=200, batch=16):
@@ -80,19 +81,19 @@ def test_losses_in_half_precision_are_summed_in_single():
     assert meter.flush() == ({"loss": 1.0}, {})
 
 
-def test_the_sums_of_all_processes_are_summed_up():
+def test_the_sums_of_all_processes_are_summed_up_by_name():
     steps = [list(random_steps(seed, 5)) for seed in (3, 4)]
-    sent = []
-    other = meter_of(reduce=lambda values: sent.append(values.clone()) or values)
-    for step in steps[1]:
-        add(other, *step)
-    other.flush()
-    of_other = iter(sent)
-    meter = meter_of(reduce=lambda values: values + next(of_other))
-    for step in steps[0]:
-        add(meter, *step)
 
-    assert_is_the_summary_of(meter.flush(), [*steps[0], *steps[1]])
+    def work(process):
+        meter = meter_of(total=process.exchange.summed)
+        for losses, hits, labels in steps[process.process_index]:
+            if process.process_index:  # in another order
+                losses, hits = (dict(reversed(each.items())) for each in (losses, hits))
+            add(meter, losses, hits, labels)
+        return meter.flush()
+
+    for flushed in together(2, work):
+        assert_is_the_summary_of(flushed, [*steps[0], *steps[1]])
 
 
 def test_a_window_goes_on_from_its_saved_state():

@@ -84,6 +84,7 @@ def trainer(tmp_path):
             folder=folder,
             train_counts=COUNTS,
             seed=0,
+            recipe="a recipe",
             supervision=Supervision(
                 console=Console(enabled=False),
                 log=LogConfig(every=every),
@@ -209,11 +210,37 @@ def test_the_time_of_evaluation_is_no_training_time(trainer, monkeypatch):
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(trainer):
     made = trainer(lr=1e30)
     with pytest.raises(
-        FastssdError, match=r"stage: a loss is no longer finite before step 4.*lower"
+        FastssdError, match=r"stage: a loss is no longer finite.*after step 4 of 12.*lower"
     ):
         made.run()
     assert not (made.folder / "weights.safetensors").exists()
     assert FastssdError.exit_code == 1
+
+
+@pytest.mark.parametrize("last_step", [12, 5])
+def test_weights_that_a_step_has_made_infinite_are_not_kept_though_its_loss_was_finite(
+    trainer, last_step
+):
+    stage = Toy()
+
+    def after_step():
+        stage.steps += 1
+        if int(stage.steps) == last_step:
+            stage.linear.weight.data[0, 0] = float("inf")
+
+    stage.after_step = after_step
+    made = trainer(stage=stage, stop_at=last_step if last_step < 12 else None)
+
+    with pytest.raises(
+        FastssdError, match=rf"stage: .*linear\.weight is not finite.*step {last_step} of 12.*lower"
+    ):
+        made.run()
+
+    assert not (made.folder / "weights.safetensors").exists()
+    resumed = trainer()
+    resumed._load()
+    assert resumed.progress.step == 4 * ((last_step - 1) // 4)
+    assert bool(resumed.stage.linear.weight.isfinite().all())
 
 
 def test_the_best_weights_are_those_of_the_best_evaluation(trainer, lines):

@@ -28,7 +28,7 @@ SHRINKING = "mean-1/2^n-rest-2"
 A pixel so decoded is the mean of those that it stands for.
 """
 
-_REASON_BYTES = 160
+_REASON_BYTES = 200  # FASTSSD_REASON
 
 
 class _Batch(ctypes.Structure):

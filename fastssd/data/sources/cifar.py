@@ -1,21 +1,24 @@
 """CIFAR-10 and CIFAR-100 as published: python or binary files, in a folder or a `.tar.gz`."""
 
-import tarfile
-import zlib
+import gzip
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.reading import open_regular, read_bytes, reading
 from fastssd.data.sources.plain_pickle import PlainPickleError, load_plain
 from fastssd.data.sources.source import TEST, TRAIN, OpenedSource, SourceOptions
+from fastssd.data.sources.tar_members import TarError, read_members
 from fastssd.errors import ConfigError, DataError
 
 _PIXELS = 3 * 32 * 32
-_ARCHIVES = (".tar.gz", ".tgz", ".tar")
-_MAX_MEMBER_BYTES = 1 << 29  # the largest published file has 155 MB
+_MAX_BYTES = 1 << 29  # of a file, and of an archive when it is unpacked: published ones have 186 MB
+_MAX_MEMBERS = 1000  # of an archive: published ones have 10
+_REMEDY = "fetch the file again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,33 +162,33 @@ def open_cifar(origin: str, options: SourceOptions) -> OpenedSource:
         origin=origin,
         classes=_classes(layout, files[layout.meta], f"{path}: {layout.meta}"),
         splits=splits,
-        taken_from={TRAIN: ", ".join(layout.train), TEST: layout.test},
     )
 
 
 def _from_folder(folder: Path) -> tuple[Layout, dict[str, bytes]]:
     layout = _best(lambda name: (folder / name).is_file(), str(folder))
-    try:
-        return layout, {name: (folder / name).read_bytes() for name in layout.files}
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    files = {}
+    for name in layout.files:
+        with reading(folder / name, _REMEDY):
+            files[name] = read_bytes(folder / name, limit=_MAX_BYTES)
+    return layout, files
 
 
 def _from_archive(archive: Path) -> tuple[Layout, dict[str, bytes]]:
     wanted = {name for layout in LAYOUTS for name in layout.files}
     files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = member.name.rpartition("/")[2]
-                if name in wanted and member.isreg():
-                    if member.size > _MAX_MEMBER_BYTES:
-                        raise DataError(f"{archive}: {member.name} has {member.size} bytes")
-                    file = tar.extractfile(member)
-                    files[name] = file.read() if file else b""
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{archive}: the archive is damaged or cut short: {reason}") from error
+    with reading(archive, _REMEDY), open_regular(archive) as packed:
+        is_gzip = packed.read(2) == b"\x1f\x8b"
+        packed.seek(0)
+        tar = cast(BinaryIO, gzip.GzipFile(fileobj=packed)) if is_gzip else packed
+        for number, member in enumerate(read_members(tar, limit=_MAX_BYTES)):
+            if number >= _MAX_MEMBERS:
+                raise TarError(f"it has more than {_MAX_MEMBERS:,} members")
+            name = member.name.rpartition("/")[2]
+            if name in wanted and member.is_file:
+                files[name] = tar.read(member.size)
+                if len(files[name]) < member.size:
+                    raise TarError(f"it is cut short within {member.name}")
     return _best(files.__contains__, str(archive)), files
 
 
@@ -208,39 +211,42 @@ def _read(
     planes, labels = (_read_binary if layout.label_bytes else _read_python)(layout, content, where)
     if not len(labels):
         raise DataError(f"{where}: holds no images")
-    if labels.min() < 0 or labels.max() >= layout.num_classes:
-        row = int(np.flatnonzero((labels < 0) | (labels >= layout.num_classes))[0])
+    row = next((i for i, one in enumerate(labels) if not 0 <= one < layout.num_classes), None)
+    if row is not None:
+        shown = labels[row] if abs(labels[row]) < 1 << 63 else "a number of more than 64 bits"
         raise DataError(
-            f"{where}: label {labels[row]} of image {row} is not one of the {layout.num_classes} "
-            "classes; fetch the file again"
+            f"{where}: label {shown} of image {row} is not one of the {layout.num_classes} "
+            f"classes; {_REMEDY}"
         )
-    return planes, labels
+    return planes, np.array(labels, dtype=np.int64)
 
 
 def _read_python(
     layout: Layout, content: bytes, where: str
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint8], Sequence[int]]:
     batch = _unpickle(content, where)
     planes, labels = batch.get("data"), batch.get(str(layout.label))
+    if isinstance(labels, np.ndarray):
+        labels = labels.tolist()
     if (
         isinstance(planes, np.ndarray)
         and planes.dtype == np.uint8
         and planes.ndim == 2
         and planes.shape[1] == _PIXELS
-        and isinstance(labels, list | np.ndarray)
+        and isinstance(labels, list)
         and len(labels) == len(planes)
         and all(isinstance(label, int | np.integer) for label in labels)
     ):
-        return planes, np.array(labels, dtype=np.int64)
+        return planes, labels
     raise DataError(
         f"{where}: does not hold (N, {_PIXELS}) bytes as 'data' and as many whole numbers as "
-        f"{layout.label!r}; fetch the file again"
+        f"{layout.label!r}; {_REMEDY}"
     )
 
 
 def _read_binary(
     layout: Layout, content: bytes, where: str
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint8], Sequence[int]]:
     record = layout.label_bytes + _PIXELS
     if len(content) % record:
         raise DataError(
@@ -248,7 +254,7 @@ def _read_binary(
             "file is cut short; fetch it again"
         )
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, record)
-    return records[:, layout.label_bytes :], records[:, int(layout.label)].astype(np.int64)
+    return records[:, layout.label_bytes :], records[:, int(layout.label)].tolist()
 
 
 def _classes(layout: Layout, content: bytes, where: str) -> list[str]:
@@ -256,24 +262,25 @@ def _classes(layout: Layout, content: bytes, where: str) -> list[str]:
         names = [line.strip() for line in content.decode("latin-1").splitlines() if line.strip()]
     else:
         found = _unpickle(content, where).get(str(layout.label).removesuffix("s") + "_names")
-        names = [_text(name) for name in found] if isinstance(found, list) else []
+        found = found if isinstance(found, list) else []
+        names = [_text(name) for name in found if isinstance(name, str | bytes)]
     if len(set(names)) != layout.num_classes or len(names) != layout.num_classes:
         raise DataError(
             f"{where}: holds {len(names)} names where {layout.num_classes} classes are expected; "
-            "fetch the file again"
+            f"{_REMEDY}"
         )
     return names
 
 
-def _unpickle(content: bytes, where: str) -> Mapping[str, object]:
+def _unpickle(content: bytes, where: str) -> Mapping[str, Any]:
     try:
         value = load_plain(content)
     except PlainPickleError as error:
-        raise DataError(f"{where}: {error}; fetch the file again") from error
+        raise DataError(f"{where}: {error}; {_REMEDY}") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: holds a {type(value).__name__} where a dictionary is expected")
     return {_text(key): entry for key, entry in value.items()}
 
 
-def _text(value: object) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

@@ -4,7 +4,6 @@ Both are Arrow tables that describe their columns, so pyarrow reads them: the li
 which caches, hashes and looks for a network, is not needed.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.reading import parse_json, read_json
+from fastssd.data.sources.arrow_files import read_arrow, read_parquet, value_of
 from fastssd.data.sources.image_csv import choose_column
 from fastssd.data.sources.image_files import FileSplit, names_in
 from fastssd.data.sources.left_out import UNUSED, LeftOut
@@ -34,6 +35,7 @@ from fastssd.errors import ConfigError, DataError
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
 _PARQUET = ".parquet"
 _DICT, _STATE = "dataset_dict.json", "state.json"
+_REMEDY = "fetch or save the dataset again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class TableSplit:
     def read(self, row: int) -> bytes:
         if row in self.paths:
             return self._files().read(row)
-        value = self.images[int(self.rows[row])].as_py()
+        value = value_of(self.images, int(self.rows[row]))
         if isinstance(value, Mapping):
             value = value.get("bytes")
         if isinstance(value, bytes):
@@ -121,7 +123,6 @@ def open_hugging_face(origin: str, options: SourceOptions) -> OpenedSource:
         else:
             found = _parquet(arrow, path, options.split_names)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        # Arrow's own errors are kinds of ValueError, TypeError, KeyError and OSError.
         raise DataError(f"{origin}: is not a whole dataset: {error}") from error
     return _source(arrow, found, path, options)
 
@@ -134,7 +135,7 @@ def _saved(
     """Map what `save_to_disk` wrote: a folder a split, or one split alone."""
     left_out = LeftOut()
     if (folder / _DICT).is_file():
-        names = json.loads((folder / _DICT).read_text(encoding="utf-8"))["splits"]
+        names = read_json(folder / _DICT, {"splits": list}, remedy=_REMEDY)["splits"]
         names = [Within(folder).relative(str(name)) for name in names]
         chosen, left = choose_splits(names, wanted, where=str(folder / _DICT), exact=True)
         if TRAIN not in chosen:
@@ -149,11 +150,11 @@ def _saved(
     tables, notes = {}, []
     for split, name in taken_from.items():
         part = folder / name
-        state = json.loads((part / _STATE).read_text(encoding="utf-8"))
+        state = read_json(part / _STATE, {"_data_files": list}, remedy=_REMEDY)
         within = Within(part)
         files = [part / within.relative(str(one["filename"])) for one in state["_data_files"]]
         notes += check_complete(files)
-        read = [arrow.ipc.open_stream(arrow.memory_map(str(file))).read_all() for file in files]
+        read = [read_arrow(file) for file in files]
         tables[split] = arrow.concat_tables(read)
         called = state.get("_split")
         if not name and called is not None and usual_split(str(called)) != split:
@@ -167,7 +168,6 @@ def _parquet(
     wanted: Mapping[str, str] | None,
 ) -> _Tables:
     """Read Parquet files as the Hub has them: `SPLIT.parquet`, `SPLIT-00000-of-00002.parquet`."""
-    parquet = import_module("pyarrow.parquet")
     places = _parquet_folders(folder)
     if len(places) != 1:
         listed = " and in ".join(map(str, places)) or str(folder)
@@ -178,7 +178,7 @@ def _parquet(
         left_out.add(UNUSED, name, len(files))
     notes = [note for files in found.files.values() for note in check_complete(files)]
     tables = {
-        split: arrow.concat_tables([parquet.ParquetFile(str(file)).read() for file in files])
+        split: arrow.concat_tables([read_parquet(file) for file in files])
         for split, files in found.files.items()
     }
     return _Tables(tables=tables, taken_from=found.taken_from, notes=[*notes, *left_out.lines()])
@@ -278,7 +278,7 @@ def _class_names(names: object, where: str) -> list[str] | None:
 def _features(schema: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return what Hugging Face's library noted about the columns."""
     try:
-        note = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        note = parse_json((schema.metadata or {})[b"huggingface"], dict)["info"]["features"]
     except (KeyError, ValueError, TypeError):
         return {}
     return {name: entry for name, entry in note.items() if isinstance(entry, dict)}

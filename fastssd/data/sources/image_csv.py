@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fastssd.core.reading import open_text
 from fastssd.data.sources.image_list import source_of_files, within_root
 from fastssd.data.sources.left_out import UNUSED, LeftOut
 from fastssd.data.sources.listing import Listing
@@ -14,6 +15,7 @@ from fastssd.errors import ConfigError, DataError
 
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path")
 LABEL_COLUMNS = ("label", "class", "category", "target", "label_id", "class_id", "category_id")
+_MAX_COLUMNS = 1000
 _SPLIT_COLUMNS = ("split", "set", "partition", "subset")
 _SUFFIX = ".csv"
 
@@ -86,9 +88,11 @@ def _read(
     within = within_root(root)
     listings: dict[str, Listing] = {split: Listing(str(path), within)}
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open_text(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or ())
+            if len(columns) > _MAX_COLUMNS:  # the reader fills every short row up to as many
+                raise DataError(f"{path}: has {len(columns):,} columns, more than {_MAX_COLUMNS:,}")
             image = choose_column(
                 columns,
                 options.image_column,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.reading import read_bytes
 from fastssd.errors import DataError
 
 
@@ -26,7 +27,7 @@ class FileSplit:
     root: Path
 
     def read(self, row: int) -> bytes:
-        return (self.root / self.names[row]).read_bytes()
+        return read_bytes(self.root / self.names[row])
 
     def missing(self, rows: NDArray[np.int64]) -> Sequence[str]:
         # Folder by folder: asking for each of a million files takes minutes on a network disk.

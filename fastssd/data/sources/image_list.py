@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fastssd.core.reading import open_text
 from fastssd.data.sources.image_files import FileSplit
 from fastssd.data.sources.listing import (
     Listing,
@@ -64,7 +65,7 @@ def read_list(path: Path, root: Path) -> Listing:
     listing = Listing(str(path), within_root(root))
     try:
         # File names are bytes; those that are not UTF-8 must reach the file system unchanged.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        with open_text(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             for number, line in enumerate(file, 1):
                 parts = line.rsplit(None, 1)
                 if len(parts) == 2:

@@ -1,12 +1,12 @@
 """iNaturalist's annotation files, `train2018.json` and `val2018.json` (COCO's form)."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastssd.core.reading import read_json
 from fastssd.data.sources.image_files import FileSplit
 from fastssd.data.sources.image_list import within_root
 from fastssd.data.sources.listing import Listing, shared_images, without_repeats
@@ -73,14 +73,8 @@ def open_inaturalist(origin: str, options: SourceOptions) -> OpenedSource:
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
-    keys = ("images", "annotations")
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in keys):
-        raise DataError(f"{path}: is not an annotation file: it has no lists {' and '.join(keys)}")
-    return content
+    keys = {"images": list, "annotations": list}
+    return read_json(path, keys, remedy="expected is an annotation file in COCO's form")
 
 
 def _classes(content: Mapping[str, Any], path: Path) -> dict[int, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastssd.core.reading import read_bytes, reading
 from fastssd.data.sources import cifar
 from fastssd.data.sources.image_list import read_list, source_of_files
 from fastssd.data.sources.inaturalist import open_inaturalist
@@ -232,7 +233,8 @@ def _open_lists(
 
 
 def _identity_note(path: Path, blobs: Sequence[str]) -> list[str]:
-    content = path.read_bytes()
+    with reading(path):
+        content = read_bytes(path)
     # Not for security: the name that git gives a file's content.
     digest = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     if digest[:8] in blobs:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.reading import read_text, reason_of
 from fastssd.data.sources.rows import Within, label_text
 from fastssd.data.sources.source import TRAIN
 from fastssd.errors import ConfigError, DataError
@@ -163,9 +164,9 @@ def read_class_names(path: Path) -> list[str]:
         ConfigError: If it cannot be read, or a name is there twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--classes {path}: cannot be read: {error}") from error
+        raise ConfigError(f"--classes {path}: cannot be read: {reason_of(error)}") from error
     try:
         return checked_names([line for line in lines if line.strip()])
     except ValueError as error:
@@ -191,7 +192,8 @@ def _is_number(label: str) -> bool:
 
 
 def _number(label: str) -> int:
-    return int(label.partition(".")[0])
+    # No further than it matters: larger ones could be chosen to collide as keys.
+    return max(-_LARGEST, min(int(label.partition(".")[0]), _LARGEST))
 
 
 def _same(label: str, other: str) -> bool:

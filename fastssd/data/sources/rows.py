@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 _LONGEST = 1000  # characters of a label
+_TOO_LARGE = 1 << 60  # for a number: such ones could be chosen to collide as keys
 _DIGITS = re.compile(f"-?\\d{{1,{_LONGEST}}}", re.ASCII)
 
 
@@ -49,13 +50,18 @@ def whole_number(value: object) -> int:
     Raises:
         ValueError: If it is none; the message is the reason.
     """
+    number = None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    raise ValueError(f"{str(value)[:40]!r} is not a whole number")
+        number = int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
+    if number is None:
+        raise ValueError(f"{str(value)[:40]!r} is not a whole number")
+    if abs(number) >= _TOO_LARGE:
+        raise ValueError(f"{str(value)[:40]} is too large for the number of a class or an image")
+    return number
 
 
 class Within:

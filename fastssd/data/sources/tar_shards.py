@@ -4,16 +4,16 @@ Nothing is unpacked: members are read where they lie, and their names are text f
 paths.
 """
 
-import json
 import re
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.reading import MAX_BYTES, open_regular, parse_json, reading
 from fastssd.data.sources.image_files import names_in
 from fastssd.data.sources.left_out import MEMBERS, UNUSED, LeftOut, unwanted
 from fastssd.data.sources.listing import Listing, classify, read_class_names
@@ -27,13 +27,14 @@ from fastssd.data.sources.source import (
     SourceOptions,
 )
 from fastssd.data.sources.split_names import usual_split
+from fastssd.data.sources.tar_members import Member, read_members
 from fastssd.errors import ConfigError, DataError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "gif", "tif", "tiff")
 _LABEL_KEYS = ("label", "cls", "class", "target", "class_id", "category_id")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_LABEL_BYTES = 1 << 20
-_BLOCK = 512
+_REMEDY = "expected is a whole, uncompressed .tar file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,11 @@ class ShardSplit:
 
     def read(self, row: int) -> bytes:
         shard, start, num_bytes = map(int, self.places[row])
-        with self.shards[shard].open("rb") as file:
+        if num_bytes > MAX_BYTES:
+            raise ValueError(f"it has {num_bytes:,} bytes, more than the {MAX_BYTES:,} of an image")
+        with open_regular(self.shards[shard]) as file:
             file.seek(start)
-            content: bytes = file.read(num_bytes)
+            content = file.read(num_bytes)
         if len(content) != num_bytes:
             raise ValueError("its shard was cut short since it was opened")
         return content
@@ -157,31 +160,25 @@ def _expand(pattern: str, option: str) -> list[Path]:
 def _index(shards: Sequence[Path], options: SourceOptions, left_out: LeftOut) -> _Index:
     index = _Index(Listing(str(shards[0].parent)))
     for number, shard in enumerate(shards):
-        sample: dict[str, tarfile.TarInfo] = {}
+        sample: dict[str, Member] = {}
         before = None
-        try:
-            with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    if not member.isreg() or member.issparse():
-                        if not member.isdir():
-                            left_out.add(MEMBERS, f"{shard.name}/{member.name}")
-                        continue
-                    if reason := _unwanted(member.name):
-                        left_out.add(reason, f"{shard.name}/{member.name}")
-                        continue
-                    key, extension = _split_name(member.name)
-                    if key != before:
-                        _add(index, number, shard, sample, tar, options)
-                        sample, before = {}, key
-                    if extension in sample:
-                        raise DataError(f"{shard}: {member.name} is there twice")
-                    sample[extension] = member
-                _add(index, number, shard, sample, tar, options)
-                file.seek(tar.offset)
-                if file.read(_BLOCK) != bytes(_BLOCK):
-                    raise DataError(f"{shard}: is cut short: it has no end-of-archive mark")
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise DataError(f"{shard}: is not a whole, uncompressed .tar file: {error}") from error
+        with reading(shard, _REMEDY), open_regular(shard) as file:
+            for member in read_members(file, limit=shard.stat().st_size):
+                if not member.is_file:
+                    if not member.is_folder:
+                        left_out.add(MEMBERS, f"{shard.name}/{member.name}")
+                    continue
+                if reason := _unwanted(member.name):
+                    left_out.add(reason, f"{shard.name}/{member.name}")
+                    continue
+                key, extension = _split_name(member.name)
+                if key != before:
+                    _add(index, number, shard, sample, file, options)
+                    sample, before = {}, key
+                if extension in sample:
+                    raise DataError(f"{shard}: {member.name} is there twice")
+                sample[extension] = member
+            _add(index, number, shard, sample, file, options)
     return index
 
 
@@ -202,8 +199,8 @@ def _add(
     index: _Index,
     number: int,
     shard: Path,
-    sample: Mapping[str, tarfile.TarInfo],
-    tar: tarfile.TarFile,
+    sample: Mapping[str, Member],
+    file: BinaryIO,
     options: SourceOptions,
 ) -> None:
     """Add a sample, if it has members: its image's place and its label."""
@@ -218,14 +215,14 @@ def _add(
             f"{', '.join(sample)}: exactly one is expected; name its extension with --image-column"
         )
     member = sample[images[0]]
-    label = _label(sample, tar, shard, options)
-    index.places.append((number, member.offset_data, member.size))
+    label = _label(sample, file, shard, options)
+    index.places.append((number, member.start, member.size))
     index.listing.add(f"{shard.name}/{member.name}", label, f"sample of {shard.name}")
 
 
 def _label(
-    sample: Mapping[str, tarfile.TarInfo],
-    tar: tarfile.TarFile,
+    sample: Mapping[str, Member],
+    file: BinaryIO,
     shard: Path,
     options: SourceOptions,
 ) -> str:
@@ -234,13 +231,15 @@ def _label(
     if kind not in sample:
         raise DataError(f"{shard}: the sample of {any_member} has no .cls and no .json for a label")
     member = sample[kind]
-    file = tar.extractfile(member) if member.size <= _MAX_LABEL_BYTES else None
     try:
-        content = file.read() if file else b""
-        return label_text(
-            content if kind == "cls" else _of_json(json.loads(content), options.label_column)
-        )
-    except (ValueError, RecursionError) as error:
+        if member.size > _MAX_LABEL_BYTES:
+            raise ValueError(f"it has {member.size:,} bytes")
+        file.seek(member.start)
+        content = file.read(member.size)
+        if kind == "json":
+            return label_text(_of_json(parse_json(content, object), options.label_column))
+        return label_text(content)
+    except ValueError as error:
         raise DataError(f"{shard}: {member.name}: has no label: {error}") from error
 
 

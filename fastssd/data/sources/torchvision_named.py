@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.reading import reason_of
 from fastssd.data.sources.image_files import FileSplit
 from fastssd.data.sources.listing import Listing, without_repeats
 from fastssd.data.sources.rows import Within
@@ -58,6 +59,12 @@ CIFAR, whose files are pickles, has a source of its own."""
 
 _SPLITS = {TRAIN: (TRAIN,), VAL: (VAL, "valid", "validation"), TEST: (TEST,)}
 _FILES = ("_image_files", "_images", "_samples", "samples")
+_IN_FOLDERS = {
+    "Caltech101": ("101_ObjectCategories", "image_{number:04d}.jpg"),
+    "Caltech256": ("256_ObjectCategories", "{label:03d}_{number:04d}.jpg"),
+}
+"""Datasets that keep numbers of files: the folder of the classes' folders, and a file's name."""
+_NO_SUCH_SPLIT = "Unknown value"
 _LABELS = ("_labels", "targets", "labels", "y")
 
 
@@ -76,7 +83,10 @@ class ArraySplit:
     dataset: Any
 
     def read(self, row: int) -> Content:
-        image, _ = self.dataset[row]
+        try:
+            image, _ = self.dataset[row]
+        except Exception as error:  # whatever torchvision's own code makes of damaged arrays
+            raise ValueError(reason_of(error)) from error
         return np.asarray(image.convert("RGB"))
 
     def missing(self, rows: NDArray[np.int64]) -> Sequence[str]:
@@ -137,9 +147,9 @@ def _datasets(kind: Callable[..., Any], root: Path, origin: str) -> dict[str, An
         for choice in alternatives:
             try:
                 found[split] = kind(**common, **choice)
-            except ValueError:  # torchvision's answer to a split that a dataset has not
-                continue
-            except (RuntimeError, OSError) as error:
+            except Exception as error:  # whatever its parsers and SciPy's make of damaged files
+                if isinstance(error, ValueError) and _NO_SUCH_SPLIT in str(error):
+                    continue
                 reason = " ".join(str(error).replace("download=True", "--root").split())
                 raise DataError(f"{origin}: not found in {root}: {reason}") from error
             break
@@ -155,7 +165,7 @@ def _split(
     notes: list[str],
 ) -> SourceSplit:
     num_images = len(dataset)
-    listed = _attribute(dataset, _FILES, num_images)
+    listed = _listed(dataset) or _attribute(dataset, _FILES, num_images)
     labels = _attribute(dataset, _LABELS, num_images)
     pairs = [each if isinstance(each, tuple) else (each, None) for each in listed or ()]
     if labels is None and listed is not None:
@@ -173,6 +183,19 @@ def _split(
     kept, rows, repeats = without_repeats(listing)
     notes += repeats
     return FileSplit(numbers[rows], kept.names, root)
+
+
+def _listed(dataset: Any) -> list[Path]:  # noqa: ANN401
+    """Return the files of a dataset that would open them itself, as any kind of image."""
+    folder, name = _IN_FOLDERS.get(type(dataset).__name__, ("", ""))
+    if not folder:
+        return []
+    return [
+        Path(
+            dataset.root, folder, dataset.categories[label], name.format(label=label + 1, number=n)
+        )
+        for label, n in zip(dataset.y, dataset.index, strict=True)
+    ]
 
 
 def _attribute(dataset: Any, names: Sequence[str], length: int) -> Sequence[Any] | None:  # noqa: ANN401

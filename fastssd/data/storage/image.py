@@ -13,6 +13,13 @@ UInt8 = NDArray[np.uint8]
 JPEG = "jpeg"
 RAW = "raw"
 
+MAX_PIXELS = 1 << 28
+"""Pixels of the largest image that the decoders of training take."""
+USUAL_PIXELS = 1 << 27
+"""Pixels of the largest image that is converted unless the user says otherwise."""
+MAX_SIDE = 1 << 17
+"""Pixels of a box's longer side that the native decoder takes at most; no JPEG has so many."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:

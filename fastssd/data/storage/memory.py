@@ -13,7 +13,7 @@ import numpy as np
 
 from fastssd.data.storage.advise import WriteBehind
 from fastssd.data.storage.files import load_array, map_bytes, map_pixels, save_array
-from fastssd.data.storage.image import RAW, StoredBatch, StoredImage, UInt8
+from fastssd.data.storage.image import MAX_PIXELS, RAW, StoredBatch, StoredImage, UInt8
 from fastssd.data.storage.storage import Int32, Int64, Storage, address_of, check_samples
 from fastssd.errors import DataError
 
@@ -79,8 +79,12 @@ class PackedStorage:
                 f"{split}.sizes.npy {self.sizes.shape} do not belong together: convert again"
             )
         areas = self.sizes.astype(np.int64).prod(axis=1) * 3
-        if not np.array_equal(np.diff(self._offsets), areas) or len(self._bytes) < max(
-            self._offsets[-1], 0
+        # Sides within a bound, so that no product of damaged ones wraps around.
+        sound = self._offsets[0] >= 0 and not ((self.sizes < 1) | (self.sizes > MAX_PIXELS)).any()
+        if (
+            not sound
+            or not np.array_equal(np.diff(self._offsets), areas)
+            or len(self._bytes) < self._offsets[-1]
         ):
             raise DataError(
                 f"{self._path}: {len(self._bytes)} bytes do not match {split}.offsets.npy and "

@@ -39,6 +39,7 @@ struct work {
     uint8_t *out[2];
     int stride[2];
     int waiting;
+    int wild; /* whether a transform overflowed: libjpeg's does so in its own ways */
 };
 
 static int fail(char *reason, const char *what) {
@@ -116,7 +117,7 @@ static void transform_waiting(struct work *work) {
     }
     if (work->waiting)
         fastssd_idct_pair((const int16_t(*)[64])work->coefficients, work->out, work->stride,
-                          work->plain);
+                          work->plain, &work->wild);
     work->waiting = 0;
 }
 
@@ -131,7 +132,7 @@ static inline int needed_block(struct work *work, struct fastssd_bits *bits, int
     if (last < 0)
         return 0;
     if (last == 0) {
-        fastssd_idct_flat(block[0], out, stride, side);
+        fastssd_idct_flat(block[0], out, stride, side, &work->wild);
     } else if (side < 8) {
         fastssd_idct_small(block, out, stride, side);
     } else {
@@ -184,9 +185,9 @@ FASTSSD_CLONES_V3 static int decode_mcus(struct work *work, struct fastssd_bits 
     return 1;
 }
 
-/* Copy a segment without its stuffing, where several FF before the zero are one, as for libjpeg;
-   returns how many bytes stay. */
-static size_t unstuff(const uint8_t *from, const uint8_t *end, uint8_t *to) {
+/* Copy a segment without its stuffing; returns how many bytes stay, -1 where several FF stand
+   before a stuffed zero: what libjpeg makes of it depends on which of its paths it is on. */
+static int64_t unstuff(const uint8_t *from, const uint8_t *end, uint8_t *to) {
     uint8_t *start = to;
     while (from < end) {
         const uint8_t *found = memchr(from, 0xFF, (size_t)(end - from));
@@ -194,17 +195,21 @@ static size_t unstuff(const uint8_t *from, const uint8_t *end, uint8_t *to) {
         memcpy(to, from, count);
         to += count;
         from += count;
-        while (found && from < end && *from == 0xFF)
+        if (!found)
+            break;
+        if (from < end && *from == 0) {
             from++;
-        if (found && (from == end || *from != 0))
-            return (size_t)(to - start) - 1; /* fill bytes before a marker */
-        from++;
+            continue;
+        }
+        while (from < end && *from == 0xFF)
+            from++;
+        return from == end ? to - start - 1 : -1; /* fill bytes before a marker */
     }
-    return (size_t)(to - start);
+    return to - start;
 }
 
 /* Find where each segment starts, and the marker behind the last. Returns 0 if there are not as
-   many as the image has, each with its number, or if the image doesn't end behind them. */
+   many as the image has, each with its number, or if the file doesn't end behind them. */
 static int find_segments(const struct fastssd_baseline *image, const uint8_t **starts, int count,
                          char *reason) {
     const uint8_t *at = image->scan;
@@ -214,8 +219,7 @@ static int find_segments(const struct fastssd_baseline *image, const uint8_t **s
         if (image->end - at < 2)
             return fail(reason, "the file ends early");
         int expected = i + 1 < count ? 0xD0 + i % 8 : 0xD9;
-        int due = i + 1 < count ? at[1] == expected : fastssd_jpeg_ends(at, image->end);
-        if (!due) {
+        if (at[1] != expected) {
             snprintf(reason, FASTSSD_REASON,
                      "damaged image data: marker 0x%02x where 0x%02x is due", at[1], expected);
             return 0;
@@ -258,7 +262,9 @@ static int decode_segments(struct fastssd_scratch *scratch, struct work *work,
         uint8_t *clean = fastssd_room(scratch, FASTSSD_ROOM_BITS, num_bytes + PADDING);
         if (!clean)
             return fail(reason, "there is not enough memory");
-        size_t length = unstuff(starts[i], starts[i] + num_bytes, clean);
+        int64_t length = unstuff(starts[i], starts[i] + num_bytes, clean);
+        if (length < 0)
+            return fail(reason, "damaged image data: a byte that means nothing");
         memset(clean + length, 0, PADDING);
         struct fastssd_bits bits = {.at = clean, .end = clean + length};
         if (!decode_mcus(work, &bits, first, last))
@@ -266,12 +272,12 @@ static int decode_segments(struct fastssd_scratch *scratch, struct work *work,
         int64_t left = (bits.end - bits.at) * 8 + bits.count;
         if (left < 0)
             return fail(reason, "damaged image data: a segment ends early");
-        /* libjpeg reads up to 7 bytes ahead: at the end it does not see that nothing needs them. */
-        int spare = i + 1 == count ? 64 : 8;
-        if (left >= spare && last == segment_end - 1)
+        if (left >= 8 && last == segment_end - 1)
             return fail(reason, "damaged image data: a segment goes on too long");
     }
     transform_waiting(work);
+    if (work->wild)
+        return fail(reason, "damaged image data: values beyond all measure");
     return 1;
 }
 

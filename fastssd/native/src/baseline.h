@@ -1,7 +1,8 @@
 /* Our own decoder of the commonest JPEGs: it enters them at restart markers.
 
    Taken are Huffman-coded sequential images of 8 bits in one interleaved scan, grey or YCbCr with
-   whole or halved chroma. Everything else is for libjpeg. */
+   whole or halved chroma. Everything else is for libjpeg, and so is what no encoder writes in them,
+   though libjpeg may read it: only there is it said what it means. */
 #ifndef FASTSSD_BASELINE_H
 #define FASTSSD_BASELINE_H
 
@@ -26,7 +27,7 @@ int fastssd_baseline_open(struct fastssd_baseline *image, const uint8_t *content
 int fastssd_baseline_scale(const struct fastssd_baseline *image, int scale);
 
 /* Decode the pixels of `count` rectangles, none empty, of an image at 1 / scale of its size, each
-   block of it once. Returns 0, and the reason, if the image is damaged. */
+   block of it once. Returns 0, and the reason, if what they need is damaged or unusual. */
 int fastssd_baseline_decode(struct fastssd_scratch *scratch, const struct fastssd_baseline *image,
                             const struct fastssd_rect *rects, int count, int scale, int plain,
                             struct fastssd_picture *picture, char *reason);

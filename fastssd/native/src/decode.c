@@ -22,7 +22,8 @@ struct job {
     size_t num_bytes;
     int width, height;
     struct fastssd_baseline baseline;
-    int own; /* whether `baseline` decodes it */
+    int own;      /* whether `baseline` decodes what of it is usual */
+    int is_sound; /* whether libjpeg has read all of it */
     char *reason;
 };
 
@@ -100,6 +101,34 @@ static struct fastssd_rect around(const struct fastssd_rect *rects, int count) {
     return all;
 }
 
+/* Decode rectangles, by our decoder or by libjpeg, and cut the views out of them. */
+static int decode(struct job *job, int own, const struct fastssd_rect *rects, const int *views,
+                  int count, int scale) {
+    struct fastssd_picture picture;
+    int decoded =
+        own ? fastssd_baseline_decode(job->scratch, &job->baseline, rects, count, scale,
+                                      job->batch->plain, &picture, job->reason)
+            : fastssd_library_decode(job->scratch, job->content, job->num_bytes,
+                                     around(rects, count), scale, &picture, job->reason);
+    for (int i = 0; decoded && i < count; i++)
+        decoded = cut(job, &picture, views[i], scale);
+    return decoded;
+}
+
+/* Decode the views of a file in which our decoder met what no encoder writes. libjpeg says whether
+   that is damage, and if so it is that for every box. A view that can do without is still ours, so
+   that its pixels do not depend on the others. */
+static int decode_unusual(struct job *job, const struct fastssd_rect *rects, const int *views,
+                          int count, int scale) {
+    char reason[FASTSSD_REASON];
+    job->is_sound = job->is_sound || fastssd_library_check(job->content, job->num_bytes, reason);
+    int decoded = job->is_sound;
+    for (int i = 0; decoded && i < count; i++)
+        decoded = (count > 1 && decode(job, 1, &rects[i], &views[i], 1, scale)) ||
+                  decode(job, 0, &rects[i], &views[i], 1, scale);
+    return decoded;
+}
+
 /* Decode and cut those of the views from `first` on that are decoded at `scale`. */
 static int views_at(struct job *job, int first, int last, int scale) {
     struct fastssd_rect rects[MAX_VIEWS];
@@ -115,15 +144,8 @@ static int views_at(struct job *job, int first, int last, int scale) {
     }
     if (count == 0)
         return 1;
-    struct fastssd_picture picture;
-    int decoded =
-        job->own ? fastssd_baseline_decode(job->scratch, &job->baseline, rects, count, scale,
-                                           job->batch->plain, &picture, job->reason)
-                 : fastssd_library_decode(job->scratch, job->content, job->num_bytes,
-                                          around(rects, count), scale, &picture, job->reason);
-    for (int i = 0; decoded && i < count; i++)
-        decoded = cut(job, &picture, views[i], scale);
-    return decoded;
+    return decode(job, job->own, rects, views, count, scale) ||
+           (job->own && decode_unusual(job, rects, views, count, scale));
 }
 
 static int decode_jpeg(struct job *job) {

@@ -26,6 +26,10 @@ static inline uint8_t clamp(int value) {
     return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
 }
 
+/* Of a dequantised value: times 4 it has 16 bits. Where only the first row of a block is not zero,
+   libjpeg's SIMD lets larger ones wrap, elsewhere not. */
+#define LARGEST 8191
+
 static inline int16_t saturate(int value) {
     return (int16_t)(value < -32768 ? -32768 : value > 32767 ? 32767 : value);
 }
@@ -53,9 +57,11 @@ static void line(const int16_t in[8], int out[8]) {
     }
 }
 
-static void idct_plain(const int16_t in[64], uint8_t *out, int stride) {
+static void idct_plain(const int16_t in[64], uint8_t *out, int stride, int *wild) {
     int16_t between[64];
     int sums[8];
+    for (int column = 0; column < 8; column++)
+        *wild |= in[column] > LARGEST || in[column] < -LARGEST;
     for (int column = 0; column < 8; column++) {
         int16_t values[8];
         for (int i = 0; i < 8; i++)
@@ -74,8 +80,11 @@ static void idct_plain(const int16_t in[64], uint8_t *out, int stride) {
     }
 }
 
-void fastssd_idct_flat(int16_t coefficient, uint8_t *out, int stride, int size) {
-    uint8_t value = clamp(((saturate(coefficient * 4) + 16) >> 5) + 128);
+void fastssd_idct_flat(int16_t coefficient, uint8_t *out, int stride, int size, int *wild) {
+    int scaled = coefficient * 4;
+    if (__builtin_expect(scaled != (int16_t)scaled, 0))
+        *wild = 1;
+    uint8_t value = clamp(((scaled + 16) >> 5) + 128);
     for (int row = 0; row < size; row++)
         memset(out + row * stride, value, (size_t)size);
 }
@@ -123,10 +132,19 @@ static void small(const int16_t *in, uint8_t *out, int stride, int size) {
 }
 
 void fastssd_idct_small(const int16_t coefficients[64], uint8_t *out, int stride, int size) {
+    int wild;
     if (size == 1)
-        fastssd_idct_flat(coefficients[0], out, stride, 1);
+        fastssd_idct_flat(coefficients[0], out, stride, 1, &wild);
     else
         small(coefficients, out, stride, size);
+}
+
+/* Apart, so that the other way pays nothing for it. */
+static __attribute__((noinline)) void plain_pair(const int16_t coefficients[2][64],
+                                                 uint8_t *const out[2], const int stride[2],
+                                                 int *wild) {
+    for (int i = 0; i < 2; i++)
+        idct_plain(coefficients[i], out[i], stride[i], wild);
 }
 
 #if defined(__x86_64__)
@@ -205,12 +223,15 @@ AVX2 static inline void store_two(uint8_t *out, int stride, __m128i rows) {
 }
 
 AVX2 static void idct_avx2(const int16_t coefficients[2][64], uint8_t *const out[2],
-                           const int stride[2]) {
+                           const int stride[2], int *wild) {
     __m256i v[8];
     for (int i = 0; i < 8; i++)
         v[i] = _mm256_inserti128_si256(
             _mm256_castsi128_si256(_mm_load_si128((const __m128i *)(coefficients[0] + 8 * i))),
             _mm_load_si128((const __m128i *)(coefficients[1] + 8 * i)), 1);
+    __m256i beyond = _mm256_subs_epu16(_mm256_abs_epi16(v[0]), _mm256_set1_epi16(LARGEST));
+    if (__builtin_expect(!_mm256_testz_si256(beyond, beyond), 0))
+        *wild = 1;
     lines(v, FRACTION - BETWEEN);
     exchange(v);
     lines(v, FRACTION + BETWEEN + 3);
@@ -237,15 +258,14 @@ AVX2 static void idct_avx2(const int16_t coefficients[2][64], uint8_t *const out
 #endif
 
 void fastssd_idct_pair(const int16_t coefficients[2][64], uint8_t *const out[2],
-                       const int stride[2], int plain) {
+                       const int stride[2], int plain, int *wild) {
 #if defined(__x86_64__)
     if (!plain && __builtin_cpu_supports("avx2")) {
-        idct_avx2(coefficients, out, stride);
+        idct_avx2(coefficients, out, stride, wild);
         return;
     }
 #else
     (void)plain;
 #endif
-    for (int i = 0; i < 2; i++)
-        idct_plain(coefficients[i], out[i], stride[i]);
+    plain_pair(coefficients, out, stride, wild);
 }

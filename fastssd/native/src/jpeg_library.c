@@ -41,7 +41,7 @@ static void refuse(struct session *session, const char *reason) {
 static void start(j_decompress_ptr jpeg) { (void)jpeg; }
 
 static boolean more(j_decompress_ptr jpeg) {
-    refuse(jpeg->client_data, "the file ends early");
+    ERREXIT(jpeg, JWRN_JPEG_EOF); /* which libjpeg's own sources only warn of */
     return FALSE;
 }
 
@@ -50,7 +50,7 @@ static void skip(j_decompress_ptr jpeg, long num_bytes) {
     if (num_bytes <= 0)
         return;
     if ((size_t)num_bytes > source->bytes_in_buffer)
-        refuse(jpeg->client_data, "the file ends early");
+        more(jpeg);
     source->next_input_byte += num_bytes;
     source->bytes_in_buffer -= (size_t)num_bytes;
 }
@@ -59,6 +59,18 @@ static void on_progress(j_common_ptr common) {
     struct session *session = common->client_data;
     if (session->jpeg.input_scan_number > FASTSSD_MAX_SCANS)
         refuse(session, "more scans than any sound image has");
+}
+
+const char *fastssd_refusal(j_decompress_ptr jpeg) {
+    if ((int64_t)jpeg->image_width * jpeg->image_height > FASTSSD_MAX_PIXELS)
+        return "the image is larger than 2^28 pixels";
+    if (jpeg->num_components != 1 && jpeg->num_components != 3 && jpeg->num_components != 4)
+        return "an image of neither one, three nor four components";
+    for (int i = 0; i < jpeg->num_components; i++)
+        if (jpeg->max_h_samp_factor % jpeg->comp_info[i].h_samp_factor != 0 ||
+            jpeg->max_v_samp_factor % jpeg->comp_info[i].v_samp_factor != 0)
+            return "its colours are sampled at a fraction that libjpeg does not decode";
+    return NULL;
 }
 
 /* Create the decompressor and read the header; what fails goes to session->failed. */
@@ -78,8 +90,9 @@ static void open_session(struct session *session, const uint8_t *content, size_t
     session->progress.progress_monitor = on_progress;
     jpeg->progress = &session->progress;
     jpeg_read_header(jpeg, TRUE);
-    if ((int64_t)jpeg->image_width * jpeg->image_height > FASTSSD_MAX_PIXELS)
-        refuse(session, "the image is larger than 2^28 pixels");
+    const char *refusal = fastssd_refusal(jpeg);
+    if (refusal)
+        refuse(session, refusal);
 }
 
 static void prepare(struct session *session, char *reason) {
@@ -107,6 +120,40 @@ int fastssd_library_size(const uint8_t *content, size_t num_bytes, int *width, i
     return 1;
 }
 
+/* Begin to decode to pixels at 1 / scale of the size. Files of several scans are read whole. */
+static void start_output(struct session *session, int scale) {
+    j_decompress_ptr jpeg = &session->jpeg;
+    jpeg->out_color_space = jpeg->num_components == 4 ? JCS_CMYK : JCS_RGB;
+    jpeg->dct_method = JDCT_ISLOW;
+    jpeg->scale_num = 1;
+    jpeg->scale_denom = (unsigned)scale;
+    jpeg_start_decompress(jpeg);
+}
+
+int fastssd_library_check(const uint8_t *content, size_t num_bytes, char *reason) {
+    struct session session;
+    prepare(&session, reason);
+    if (setjmp(session.failed)) {
+        jpeg_destroy_decompress(&session.jpeg);
+        return 0;
+    }
+    open_session(&session, content, num_bytes);
+    j_decompress_ptr jpeg = &session.jpeg;
+    start_output(&session, 1);
+    if (!jpeg_has_multiple_scans(jpeg)) {
+        JSAMPROW row = (*jpeg->mem->alloc_large)(
+            (j_common_ptr)jpeg, JPOOL_IMAGE,
+            (size_t)jpeg->output_width * (size_t)jpeg->output_components);
+        /* Rows that are passed over are read, but not transformed; the last must not be. */
+        if (jpeg->output_height > 1)
+            jpeg_skip_scanlines(jpeg, jpeg->output_height - 1);
+        jpeg_read_scanlines(jpeg, &row, 1);
+        jpeg_finish_decompress(jpeg);
+    }
+    jpeg_destroy_decompress(jpeg);
+    return 1;
+}
+
 /* Pillow's way from CMYK to RGB, of values that are stored inverted, as Adobe does. */
 static void cmyk_to_rgb(const uint8_t *from, int count, uint8_t *to) {
     for (int i = 0; i < count; i++)
@@ -117,9 +164,21 @@ static void cmyk_to_rgb(const uint8_t *from, int count, uint8_t *to) {
         }
 }
 
-/* Decode `wanted` and what libjpeg adds at its sides; sets *held_x0 to the first column held.
-   Where libjpeg smooths blocks by their neighbours it decodes whole rows, so that a pixel does not
-   depend on what is decoded. */
+/* Whether pixels of a part of the columns are those of the whole rows. They are not where blocks
+   are smoothed by their neighbours; nor, in a smaller decode, where colours with larger blocks than
+   the brightness are widened all the same, whose rows libjpeg then takes for shorter. */
+static int can_cut_columns(j_decompress_ptr jpeg) {
+    for (int i = 0; i < jpeg->num_components; i++) {
+        const jpeg_component_info *component = &jpeg->comp_info[i];
+        int least = jpeg->min_DCT_scaled_size, own = component->DCT_scaled_size;
+        if (own != least && (component->h_samp_factor * own != jpeg->max_h_samp_factor * least ||
+                             component->v_samp_factor * own != jpeg->max_v_samp_factor * least))
+            return 0;
+    }
+    return fastssd_is_refined(jpeg);
+}
+
+/* Decode `wanted` and what libjpeg adds at its sides; sets *held_x0 to the first column held. */
 static uint8_t *read_rows(struct session *session, struct fastssd_scratch *scratch,
                           struct fastssd_rect wanted, int *held_x0, int64_t *stride) {
     j_decompress_ptr jpeg = &session->jpeg;
@@ -128,7 +187,7 @@ static uint8_t *read_rows(struct session *session, struct fastssd_scratch *scrat
     int left = wanted.x0 > 2 ? wanted.x0 - 2 : 0;
     int right = wanted.x1 + 2 < width ? wanted.x1 + 2 : width;
     int top = wanted.y0 > 2 ? wanted.y0 - 2 : 0;
-    if (!fastssd_is_refined(jpeg)) {
+    if (!can_cut_columns(jpeg)) {
         left = 0;
     } else if (left > 0 || right < width) {
         JDIMENSION offset = (JDIMENSION)left, columns = (JDIMENSION)(right - left);
@@ -169,14 +228,7 @@ int fastssd_library_decode(struct fastssd_scratch *scratch, const uint8_t *conte
     }
     open_session(&session, content, num_bytes);
     j_decompress_ptr jpeg = &session.jpeg;
-    int inks = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
-    if (!inks && jpeg->num_components != 1 && jpeg->num_components != 3)
-        refuse(&session, "an image of neither one, three nor four components");
-    jpeg->out_color_space = inks ? JCS_CMYK : JCS_RGB;
-    jpeg->dct_method = JDCT_ISLOW;
-    jpeg->scale_num = 1;
-    jpeg->scale_denom = (unsigned)scale;
-    jpeg_start_decompress(jpeg);
+    start_output(&session, scale);
     if (wanted.x1 > (int)jpeg->output_width || wanted.y1 > (int)jpeg->output_height)
         refuse(&session, "its header tells two sizes");
     int width = (int)jpeg->output_width, held_x0;
@@ -187,6 +239,8 @@ int fastssd_library_decode(struct fastssd_scratch *scratch, const uint8_t *conte
                                         .held = {held_x0, wanted.y0, wanted.x1, wanted.y1},
                                         .rgb = rgb,
                                         .stride = stride};
+    if (wanted.y1 == picture->height)
+        jpeg_finish_decompress(jpeg); /* what stands behind the last row is read too */
     jpeg_destroy_decompress(jpeg);
     return 1;
 }

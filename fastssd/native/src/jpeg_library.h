@@ -1,10 +1,16 @@
-/* Decoding a part of any JPEG by libjpeg-turbo. */
+/* Decoding a part of any JPEG by libjpeg-turbo, and what decides whether one can be decoded. */
 #ifndef FASTSSD_JPEG_LIBRARY_H
 #define FASTSSD_JPEG_LIBRARY_H
 
+#include "jpeg_rules.h"
 #include "picture.h"
 
-#define FASTSSD_REASON 160 /* bytes of a reason, with its end */
+/* Return why no decoder here takes a file whose header was read, NULL for one that is taken. */
+const char *fastssd_refusal(j_decompress_ptr jpeg);
+
+/* Read all of a file as decoding all its pixels would, at less cost. Returns 0, and the reason, if
+   that cannot be done without a warning of libjpeg's. */
+int fastssd_library_check(const uint8_t *content, size_t num_bytes, char *reason);
 
 /* Read the size out of a JPEG's header. Returns 0, and the reason, if that cannot be done. */
 int fastssd_library_size(const uint8_t *content, size_t num_bytes, int *width, int *height,

@@ -2,10 +2,8 @@
 
 #include <string.h>
 
-#define START_OF_SCAN 0xDA
 #define END_OF_IMAGE 0xD9
 
-enum { DHT = 0xC4, DQT = 0xDB, DRI = 0xDD, DNL = 0xDC, APP0 = 0xE0, APP15 = 0xEF, COM = 0xFE };
 enum { ALONE = 0x01 }; /* a marker of no meaning, without a segment */
 
 const uint8_t *fastssd_next_marker(const uint8_t *at, const uint8_t *end) {
@@ -21,27 +19,6 @@ const uint8_t *fastssd_next_marker(const uint8_t *at, const uint8_t *end) {
 }
 
 static int is_restart(uint8_t marker) { return marker >= 0xD0 && marker <= 0xD7; }
-
-static int changes_no_pixel(uint8_t marker) {
-    return marker == DHT || marker == DQT || marker == DNL || marker == DRI || marker == COM ||
-           (marker >= APP0 && marker <= APP15);
-}
-
-int fastssd_jpeg_ends(const uint8_t *at, const uint8_t *end) {
-    while (end - at >= 2 && at[0] == 0xFF) {
-        uint8_t marker = at[1];
-        if (marker == END_OF_IMAGE)
-            return 1;
-        at += marker == 0xFF ? 1 : 2; /* a fill byte */
-        if (marker == 0xFF || is_restart(marker) || marker == ALONE)
-            continue;
-        int length = end - at < 2 ? 0 : at[0] << 8 | at[1];
-        if (!changes_no_pixel(marker) || length < 2 || end - at < length)
-            return 0;
-        at += length;
-    }
-    return 0;
-}
 
 int fastssd_jpeg_complete(const uint8_t *content, size_t num_bytes) {
     const uint8_t *end = content + num_bytes, *at = content;

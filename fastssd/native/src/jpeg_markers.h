@@ -9,10 +9,6 @@
    fill), or `end`. */
 const uint8_t *fastssd_next_marker(const uint8_t *at, const uint8_t *end);
 
-/* Whether `at`, behind an image's data, libjpeg finds the end-of-image marker without a warning:
-   behind restart markers and segments that change no pixel, and nothing else. */
-int fastssd_jpeg_ends(const uint8_t *at, const uint8_t *end);
-
 /* Whether the file goes on to its end-of-image marker. */
 int fastssd_jpeg_complete(const uint8_t *content, size_t num_bytes);
 

@@ -9,6 +9,7 @@
 
 #include <jerror.h>
 
+#define FASTSSD_REASON JMSG_LENGTH_MAX /* bytes of a reason, with its end: libjpeg's longest */
 #define FASTSSD_MAX_PIXELS ((int64_t)1 << 28) /* of an image: more are an attack on memory */
 #define FASTSSD_MAX_SCANS 500 /* each is a pass over the image: a few kB can ask for hours */
 

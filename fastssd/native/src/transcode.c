@@ -2,14 +2,15 @@
    metadata. The scan of an ordinary file is read and written symbol by symbol
    (`transcode_read.c`, `transcode_write.c`). All others go through libjpeg's coefficients, and so
    does everything that looks damaged: libjpeg says what is wrong. Files that are only checked are
-   walked through first (`walk.c`). */
+   walked through (`walk.c`); what is not certain there is read as the decoder would
+   (`jpeg_library.c`). */
 #include "transcode.h"
 
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "jpeg_rules.h"
+#include "jpeg_library.h"
 #include "walk.h"
 
 #define MAX_COEFFICIENT_BYTES (256L << 20)  /* 45 megapixels of 4:4:4, 89 of 4:2:0 */
@@ -150,25 +151,32 @@ static void write_coefficients(struct worker *worker, jvirt_barray_ptr *coeffici
     jpeg_finish_compress(out);
 }
 
-/* May leave by longjmp. */
-static int transcode(struct worker *worker, int rewrite, struct fastssd_transcoded *result) {
+/* Read a file's header. Returns whether the decoder takes such a file. May leave by longjmp. */
+static int read_header(struct worker *worker, struct fastssd_transcoded *result) {
     j_decompress_ptr in = &worker->in;
     if (jpeg_read_header(in, TRUE) != JPEG_HEADER_OK)
-        return FASTSSD_DAMAGED;
+        return 0;
     result->height = in->image_height;
     result->width = in->image_width;
+    const char *refusal = fastssd_refusal(in);
+    if (refusal)
+        snprintf(worker->reason, sizeof worker->reason, "%s", refusal);
+    return !refusal;
+}
+
+/* Rewrite the file whose header was read. May leave by longjmp. */
+static int rewrite_file(struct worker *worker, struct fastssd_transcoded *result) {
+    j_decompress_ptr in = &worker->in;
     int interval = fastssd_restart_interval(mcus_per_row(in));
-    result->interval = rewrite ? interval : 0;
+    result->interval = interval;
     /* The reader of scans moves nothing of libjpeg's, so that libjpeg can still begin. */
-    if (rewrite && fastssd_read_scan(in, &worker->tokens, interval)) {
+    if (fastssd_read_scan(in, &worker->tokens, interval)) {
         if (!fastssd_write_scan(in, &worker->tokens, interval, &worker->bytes))
             ERREXIT1(in, JERR_OUT_OF_MEMORY, 0);
         return FASTSSD_SOUND;
     }
     jvirt_barray_ptr *coefficients = jpeg_read_coefficients(in);
     worker->in_is_read = 1;
-    if (!rewrite)
-        return FASTSSD_SOUND;
     if (!fastssd_is_refined(in)) {
         snprintf(worker->reason, sizeof worker->reason, "its last scans are missing");
         return FASTSSD_UNSUITED;
@@ -193,20 +201,21 @@ static int is_lack_of_memory(const struct worker *worker) {
            code == JERR_WIDTH_OVERFLOW;
 }
 
-static void transcode_one(
-    struct worker *worker, int rewrite, const uint8_t *file, int64_t size,
-    struct fastssd_transcoded *result) {
+static void rewrite_one(struct worker *worker, const uint8_t *file, int64_t size,
+                        struct fastssd_transcoded *result) {
     memset(result, 0, sizeof *result);
     size_t start = worker->bytes.used;
     worker->in_is_read = 0;
     worker->reason[0] = 0;
     if (setjmp(worker->on_error) == 0) {
         open_file(worker, file, size);
-        result->status = transcode(worker, rewrite, result);
-    } else if (worker->in_is_read) {
-        result->status = FASTSSD_UNSUITED;
+        result->status =
+            read_header(worker, result) ? rewrite_file(worker, result) : FASTSSD_DAMAGED;
     } else {
-        result->status = is_lack_of_memory(worker) ? FASTSSD_UNCHECKED : FASTSSD_DAMAGED;
+        /* Decoding takes less memory than rewriting. */
+        int is_sound = worker->in_is_read || (is_lack_of_memory(worker) &&
+                                              fastssd_library_check(file, size, worker->reason));
+        result->status = is_sound ? FASTSSD_UNSUITED : FASTSSD_DAMAGED;
     }
     if (result->status != FASTSSD_SOUND) {
         worker->bytes.used = start;
@@ -226,14 +235,16 @@ static int begin_walk(struct worker *worker, struct fastssd_walk *walk, int lane
     memset(result, 0, sizeof *result);
     if (setjmp(worker->on_error) == 0) {
         open_file(worker, file, size);
-        if (jpeg_read_header(in, TRUE) == JPEG_HEADER_OK) {
-            result->height = in->image_height;
-            result->width = in->image_width;
-            begun = fastssd_walk_begin(walk, lane, in);
-        }
+        begun = read_header(worker, result) && fastssd_walk_begin(walk, lane, in);
     }
     jpeg_abort_decompress(in);
     return begun;
+}
+
+/* Check a file as the decoder would read it. */
+static void check_one(const uint8_t *file, int64_t size, struct fastssd_transcoded *result) {
+    int is_sound = fastssd_library_check(file, size, result->reason);
+    result->status = is_sound ? FASTSSD_SOUND : FASTSSD_DAMAGED;
 }
 
 /* Check files. Those that are not certainly sound go through libjpeg. */
@@ -246,7 +257,7 @@ static void check_all(struct worker *worker, struct fastssd_walk *walk, int64_t 
         if (lane >= 0 && next < count) {
             walking[lane] = next;
             if (!begin_walk(worker, walk, lane, files[next], sizes[next], &results[next]))
-                transcode_one(worker, 0, files[next], sizes[next], &results[next]);
+                check_one(files[next], sizes[next], &results[next]);
             next++;
             continue;
         }
@@ -255,13 +266,10 @@ static void check_all(struct worker *worker, struct fastssd_walk *walk, int64_t 
             return;
         int64_t i = walking[lane];
         if (!sound)
-            transcode_one(worker, 0, files[i], sizes[i], &results[i]);
+            check_one(files[i], sizes[i], &results[i]);
     }
 }
 
-/* Rewrite, or only check, files on the calling thread. The rewritten ones lie one after another in
-   `*output`, to be given to `fastssd_transcode_free`. Returns 0 where memory ends before the first
-   file. */
 int fastssd_transcode(
     int rewrite, int64_t count, const uint8_t *const *files, const int64_t *sizes,
     struct fastssd_transcoded *results, uint8_t **output) {
@@ -271,7 +279,7 @@ int fastssd_transcode(
     int started = worker && start_worker(worker) && (rewrite || walk);
     if (started && rewrite) {
         for (int64_t i = 0; i < count; i++)
-            transcode_one(worker, 1, files[i], sizes[i], &results[i]);
+            rewrite_one(worker, files[i], sizes[i], &results[i]);
         *output = worker->bytes.start;
     } else if (started) {
         check_all(worker, walk, count, files, sizes, results);

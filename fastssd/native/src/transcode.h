@@ -8,15 +8,14 @@
 
 #include <jpeglib.h>
 
+#include "jpeg_rules.h"
+
 /* What became of a file. The numbers are those of `fastssd/data/jpeg_rewrite.py`. */
 enum {
     FASTSSD_SOUND,      /* rewritten, or checked where no rewriting was asked for */
     FASTSSD_DAMAGED,    /* `reason` says how */
-    FASTSSD_UNSUITED,   /* sound, but of a kind that no baseline file can hold: `reason` */
-    FASTSSD_UNCHECKED,  /* too large to be looked at here: `reason` */
+    FASTSSD_UNSUITED,   /* sound, but not to be rewritten: `reason` */
 };
-
-#define FASTSSD_REASON JMSG_LENGTH_MAX
 
 struct fastssd_transcoded {
     int64_t offset, num_bytes;  /* in the output; 0 bytes where nothing was written */
@@ -25,6 +24,14 @@ struct fastssd_transcoded {
     int32_t height, width;
     char reason[FASTSSD_REASON];
 };
+
+/* Rewrite, or only check, files on the calling thread. The rewritten ones lie one after another in
+   `*output`, to be given to `fastssd_transcode_free`. Returns 0 where memory ends before the first
+   file. */
+int fastssd_transcode(
+    int rewrite, int64_t count, const uint8_t *const *files, const int64_t *sizes,
+    struct fastssd_transcoded *results, uint8_t **output);
+void fastssd_transcode_free(uint8_t *output);
 
 /* Bytes that grow. */
 struct fastssd_bytes {

@@ -12,6 +12,7 @@
 #include "walk_looks.h"
 
 #define LOOKS 4    /* of a round; as many blocks may end */
+#define MAX_BLOCKS (1 << 20) /* of a segment: so few DC differences do not overflow 32 bits */
 #define SLACK 256  /* zeros behind the data, more than a round reads behind its end. Few: in some
                       files a segment is a block. */
 
@@ -170,6 +171,8 @@ int fastssd_walk_begin(struct fastssd_walk *walk, int number, j_decompress_ptr c
     }
     lane->mcus_left = columns * rows;
     lane->interval = cinfo->restart_interval;
+    if ((lane->interval ? lane->interval : lane->mcus_left) * lane->num_blocks > MAX_BLOCKS)
+        return 0;
     lane->restarts = 0;
     lane->file_end = cinfo->src->next_input_byte + cinfo->src->bytes_in_buffer;
     lane->busy = start_segment(lane, cinfo->src->next_input_byte);

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from small_jpegs import grey_jpeg, huffman_table, packed, scan, segment
+from small_jpegs import flat_jpeg, grey_jpeg, huffman_table, packed, scan, segment
 
 from fastssd.data.decode.decoder import DecodeError
 from fastssd.data.jpeg_rewrite import DAMAGED, SOUND, UNSUITED, transcode
@@ -119,13 +119,44 @@ def test_a_file_without_its_end_behind_the_data_is_damaged(kind, tail, named):
     assert statuses(content) == (DAMAGED, DAMAGED)
 
 
-def test_padding_behind_the_last_segment_is_none_of_its_blocks():
+@pytest.mark.parametrize("marker", [b"\xff\xd9", b"\xff\xd4"])
+def test_padding_behind_a_segment_is_none_of_its_blocks(marker):
     # libjpeg has read so few bytes ahead before it sees that no block needs them.
     content = KINDS["restart"]
-    assert_sound(content[:-2] + b"\0" + content[-2:])
-    longer = content[:-2] + bytes(20) + content[-2:]
+    at = content.index(marker, content.index(b"\xff\xda"))
+    assert_sound(content[:at] + b"\0" + content[at:])
+    longer = content[:at] + bytes(20) + content[at:]
     assert "too long" in reason_of(longer, (0, 0, WIDTH, WIDTH))
     assert statuses(longer) == (DAMAGED, DAMAGED)
+
+
+def test_bytes_behind_the_last_row_are_damage_where_libjpeg_decodes_alone():
+    content = encode(picture(HEIGHT, WIDTH), keep_rgb=True)
+    longer = content[:-2] + bytes(20) + content[-2:]
+    assert "extraneous" in reason_of(longer, (0, 0, WIDTH, WIDTH))
+    assert statuses(longer) == (DAMAGED, DAMAGED)
+
+
+@pytest.mark.parametrize("quantiser", [4096, 16384, 40000])
+def test_values_that_overflow_have_libjpegs_pixels(quantiser):
+    dc, ac = {"0": 0, "10": 2, "110": 3}, {"0": 0x00, "10": 0x02, "110": 0x12, "1110": 0x32}
+    blocks = [
+        "1011" + "0",  # 3 and nothing else
+        "110101" + "1011" + "0",  # in the first row alone, and in others
+        "110111" + "1001" + "111010" + "0",
+        "1000" + "11011" + "1010" + "0",
+    ]
+    bits = "".join(blocks[number % 4] for number in range(24))
+    content = grey_jpeg(scan([bits]), size=(32, 48), dc=dc, ac=ac, quantiser=quantiser)
+    assert_sound(content, 32, 48)
+
+
+@pytest.mark.parametrize("samplings", [[0x31, 0x21, 0x11], [0x13, 0x12, 0x11], [0x11, 0x33, 0x22]])
+def test_colours_sampled_at_a_fraction_are_refused(samplings):
+    content = flat_jpeg(samplings, size=(HEIGHT, WIDTH), interval=2)
+    assert statuses(content) == (DAMAGED, DAMAGED)
+    assert "fraction" in reason_of(content)
+    assert_sound(flat_jpeg([0x41, 0x21, 0x11], size=(HEIGHT, WIDTH)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,7 +244,7 @@ def test_an_image_of_more_pixels_than_the_limit_is_refused_whatever_its_kind():
     # An MCU of 4:2:0 with nothing in it has 32 bits in the usual tables.
     mcu = packed("001010" * 4 + "0000" * 2)
     huge = header + content[frame + 4 : data] + mcu * (rows * columns) + b"\xff\xd9"
-    assert statuses(huge)[0] == SOUND
+    assert statuses(huge) == (DAMAGED, DAMAGED)
     assert "2^28" in reason_of(huge)
     wide = content[:frame] + b"\0\1" + (65501).to_bytes(2, "big") + content[frame + 4 :]
     assert "65500" in reason_of(wide)

@@ -106,3 +106,20 @@ def test_offsets_and_sizes_of_different_conversions_are_an_error(tmp_path):
     np.save(tmp_path / "train.sizes.npy", np.ones((5, 2), np.int32))
     with pytest.raises(DataError, match="do not belong together"):
         open_memory(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("offsets", "sizes"),
+    [
+        ([-12, 0, 12, 24], [[2, 2]] * 3),  # before the file
+        ([128, 140, 152, 164], [[2, 2], [-2, -2], [2, 2]]),
+        ([128, 140, 140, 152], [[2, 2], [0, 2], [2, 2]]),
+        ([0, -(1 << 62), 0, 12], [[-(1 << 31), -(1 << 31)], [1 << 30, 1 << 30], [2, 2]]),
+    ],
+)
+def test_offsets_that_lead_out_of_the_file_are_an_error(tmp_path, offsets, sizes):
+    write(tmp_path, MIXED)
+    np.save(tmp_path / "train.offsets.npy", np.array(offsets, np.int64))
+    np.save(tmp_path / "train.sizes.npy", np.array(sizes, np.int32))
+    with pytest.raises(DataError, match=r"pixels\.bin: .* do not match"):
+        open_memory(tmp_path, "train")
