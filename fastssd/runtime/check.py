@@ -29,7 +29,7 @@ def check_run(graph: Graph, context: Context) -> None:
     for stage in graph.stages:
         if stage.budget is not None:
             check_batch_size(
-                stage.label,
+                f"{stage.label}.budget",
                 batch_size=stage.budget.batch_size,
                 accumulate=stage.budget.accumulate,
                 num_processes=context.workers.num_processes,
@@ -87,16 +87,16 @@ def check_repeatable(backbone: nn.Module) -> None:
 def _check_ffcv(graph: Graph, context: Context) -> None:
     """Refuse what FFCV's Loader, whose crops are its own, can't be combined with."""
     config = context.config
-    wrong = [
-        (f"{stage.label}.reads", "images") for stage in graph.stages if stage.table is not None
-    ]
-    wrong += [("deterministic", "false")] if config.deterministic else []
-    wrong += [("log.trace", "false")] if config.log.trace else []
-    if wrong:
-        remedy = ", ".join(f"{key}={value}" for key, value in wrong)
+    # What is made of a table has no other way: it is none to train.
+    reads = [stage for stage in graph.stages if stage.table is not None]
+    remedies = [f"leave {stage.method} out of methods" for stage in reads if stage.budget is None]
+    remedies += [f"set {stage.label}.reads=images" for stage in reads if stage.budget is not None]
+    remedies += ["set deterministic=false"] if config.deterministic else []
+    remedies += ["set log.trace=false"] if config.log.trace else []
+    if remedies:
         raise ConfigError(
             "data.decoder=ffcv draws its own unseeded crops, which can be neither tabulated nor "
-            f"repeated: set {remedy}, or another decoder"
+            f"repeated: {', '.join(remedies)}, or choose another decoder"
         )
     if config.data.on_error == "replace":
         raise ConfigError(
