@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fastssd.runtime.build import prepare
 from fastssd.data.workers import Workers, together
+from fastssd.runtime.build import prepare
 
 
 def batches(prepared, epoch, first_step=0):
