@@ -14,7 +14,7 @@ from fastssd.errors import ConfigError
 from fastssd.runtime.build import build
 from fastssd.runtime.context import Context
 from fastssd.runtime.graph import Graph
-from fastssd.runtime.memory import check_memory
+from fastssd.tables.kept import given_k
 
 
 def check_run(graph: Graph, context: Context) -> None:
@@ -35,6 +35,11 @@ def check_run(graph: Graph, context: Context) -> None:
                 num_processes=context.workers.num_processes,
                 num_draws=len(context.train),
             )
+    for table in graph.tables():
+        if table.holds.store == "topk" and isinstance(table.draws, int):
+            with _naming(table.folder):
+                num_rows = len(context.train) * table.draws
+                given_k(table.holds, num_rows=num_rows, num_classes=context.num_classes)
     if config.data.decoder == FFCV:
         _check_ffcv(graph, context)
     _check_networks(graph, context)
@@ -49,7 +54,6 @@ def check_run(graph: Graph, context: Context) -> None:
                 split = _measurable(context.dataset.split(name))
             with _naming("augment.test"):
                 _check_cut(context.test_augmentation(), split)
-    check_memory(graph, context)
 
 
 def _check_networks(graph: Graph, context: Context) -> None:
