@@ -14,6 +14,7 @@ from fastssd.errors import ConfigError
 from fastssd.runtime.build import build
 from fastssd.runtime.context import Context
 from fastssd.runtime.graph import Graph
+from fastssd.runtime.memory import check_memory
 from fastssd.tables.kept import given_k
 
 
@@ -54,6 +55,7 @@ def check_run(graph: Graph, context: Context) -> None:
                 split = _measurable(context.dataset.split(name))
             with _naming("augment.test"):
                 _check_cut(context.test_augmentation(), split)
+    check_memory(graph, context)
 
 
 def _check_networks(graph: Graph, context: Context) -> None:
