@@ -83,7 +83,7 @@ instances = st.builds(
     mode=st.sampled_from(["fast", "slow"]),
     limit=st.none() | st.integers(0, 9),
     both=st.lists(st.sampled_from(["x", "y"])),
-    inner=st.builds(Inner, steps=st.integers()),
+    inner=st.builds(Inner, steps=st.integers(-9, 9)),
     shape=shapes,
     maybe=st.none() | shapes,
 )
