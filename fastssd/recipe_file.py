@@ -161,11 +161,11 @@ def budget_of(block: "Leaf | Tree | None", config: Config, *, key: str, where: s
         ConfigError: If there is no such budget, or a key is wrong.
     """
     tree: Tree = {"base": block} if isinstance(block, Leaf) else dict(block or {})
-    base = tree.pop("base", Leaf(None, where))
-    name = base.value if isinstance(base, Leaf) else None
-    if name not in config.budgets:
+    origin = schema.origin_within(tree.get("base", tree), key, "", where)
+    name = plain(tree.pop("base", Leaf(None, where)))
+    if not isinstance(name, str) or name not in config.budgets:
         raise ConfigError(
-            f"{origin_of(base, where)}: {key}={name} is no budget of the recipe "
+            f"{origin}: {key}={name} is no budget of the recipe "
             f"({', '.join(config.budgets)}){nearest(str(name), config.budgets)}"
         )
     return rescaled(config.budgets[name], tree, key=key, where=where)

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="such as distill.epochs=10"
+        "overrides", nargs="*", metavar="key=value", help="such as budgets.scratch.epochs=10"
     )
     parser.add_argument(
         "--dry-run",
@@ -116,8 +116,8 @@ def _run_claimed(
     recipe: Recipe, signals: Signals, status: Status, note_config: Callable[[], None]
 ) -> int:
     """Run a config's stages in a run directory that is this run's, and keep its status."""
+    from fastssd.core.processes import Stopped
     from fastssd.runtime.session import Session
-    from fastssd.runtime.stop_signal import Stopped
     from fastssd.runtime.watchdog import Liveness, lost_peer
 
     def hung(message: str) -> None:

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 
 RECIPE = (
     "deterministic=false",
-    "stages=[I]",
-    "baselines=[]",
-    "features.task=instance",  # with a second network that follows the first
+    "methods=[ce]",
+    # With a second network that follows the first:
+    "ce.model.task={kind: instance, queue: 64, embedding: 16}",
     "data.validation=null",
-    "features.epochs=1",
+    "budgets.scratch.epochs=1",
 )
 TOLERANCE = 1e-3
 """Of losses and weights: sums in another order, over 16 steps of a network without BatchNorm."""
@@ -29,18 +29,18 @@ def test_two_processes_go_on_compiled_where_they_were_stopped_and_end_as_they_wo
     mixed = arguments(tmp_path / "mixed", *RECIPE)
     codes, printed = elsewhere(plain, ranks=2)
     assert codes == [0, 0], printed
-    steps = [line["loss"] for line in lines(tmp_path / "plain/1-features/trace.jsonl")]
+    steps = [line["loss"] for line in lines(tmp_path / "plain/ce/trace.jsonl")]
 
-    at = ("step", "1-features", len(steps) // 2)
+    at = ("step", "ce", len(steps) // 2)
     codes, printed = elsewhere(mixed, ranks=2, at=at, signal_number=signal.SIGTERM)
     assert codes == [128 + signal.SIGTERM] * 2, printed
     codes, printed = elsewhere([*mixed, "compile=true"], ranks=2)
     assert codes == [0, 0], printed
 
-    found = [line["loss"] for line in lines(tmp_path / "mixed/1-features/trace.jsonl")]
+    found = [line["loss"] for line in lines(tmp_path / "mixed/ce/trace.jsonl")]
     assert found == pytest.approx(steps, rel=TOLERANCE)
     weights, expected = (
-        load_file(tmp_path / run / "1-features/weights.safetensors") for run in ("mixed", "plain")
+        load_file(tmp_path / run / "ce/weights.safetensors") for run in ("mixed", "plain")
     )
     assert weights.keys() == expected.keys()
     for name, value in expected.items():

@@ -7,6 +7,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
+class Stopped(BaseException):
+    """The run was asked to stop, and can go on from what it has written.
+
+    Attributes:
+        signal_number: Of the signal that asked.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.signal_number = signal_number
+
+
 def _alone(values: Tensor) -> Tensor:
     return values
 

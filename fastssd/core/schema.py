@@ -184,9 +184,26 @@ def _listed(names: Any) -> str:  # noqa: ANN401 - an iterable of text
 
 def _origin_of_message(line: str, tree: Tree, fields: Mapping[str, Any]) -> str | None:
     """Return where the first key that a message names stands, if it stands somewhere."""
-    word = line.partition("=")[0].partition(" ")[0].split(".")[0]
+    dotted = line.partition("=")[0].partition(" ")[0].rstrip(":")
+    word = dotted.split(".")[0]
     found = tree.get(word) if word in fields else None
-    return None if found is None else origin_of(found, "")
+    return None if found is None else origin_within(found, word, dotted, "")
+
+
+def origin_within(value: "Leaf | Tree", key: str, dotted: str, default: str) -> str:
+    """Return where the value of a block that a message names stands, else the block's last.
+
+    Args:
+        value: The block.
+        key: Its own dotted key.
+        dotted: The key that the message names.
+        default: If the block is empty.
+    """
+    if isinstance(value, Leaf):
+        return value.origin
+    inner = dict(leaves(value, f"{key}."))
+    named = inner.get(dotted) or next(reversed(inner.values()), None)
+    return default if named is None else named.origin
 
 
 def _named(line: str, key: str) -> str:
@@ -218,7 +235,8 @@ def _field(
     try:
         return convert(value, kind, key)
     except ConfigError as error:
-        problems.append(f"{origin_of(value, where)}: {error}")
+        dotted = str(error).partition("=")[0].partition(" ")[0].rstrip(":")
+        problems.append(f"{origin_within(value, key, dotted, where)}: {error}")
         return None
 
 
@@ -227,9 +245,8 @@ def _chosen(
 ) -> Any:  # noqa: ANN401
     kinds: Kinds = metadata["kinds"]()
     block: Tree = {"kind": value} if isinstance(value, Leaf) else dict(value)
-    leaf = block.pop("kind", Leaf(metadata["default"], where))
-    origin = origin_of(leaf, where)
-    kind = leaf.value if isinstance(leaf, Leaf) else plain(leaf)
+    origin = origin_within(block.get("kind", block), f"{key}.kind", "", where)
+    kind = plain(block.pop("kind", Leaf(metadata["default"], where)))
     if kind is None and metadata["default"] is None and not block:
         return None
     if kind not in kinds.names():
@@ -256,17 +273,18 @@ def convert(value: "Leaf | Tree", kind: Any, key: str) -> Any:  # noqa: ANN401 -
         if isinstance(value, Leaf):
             if value.value in (None, {}):
                 return {}
-            raise ConfigError(f"{key}={value.value} is not a mapping of names to values")
+            raise ConfigError(f"{key}={plain(value)} is not a mapping of names to values")
         if inner is Any:
             return {name: plain(item) for name, item in value.items()}
         return {name: convert(item, inner, f"{key}.{name}") for name, item in value.items()}
     if isinstance(value, dict):
-        raise ConfigError(f"{key} is a value, not a block of keys such as {_first(value, key)}")
-    return _scalar(value.value, kind, key)
+        raise ConfigError(f"{key} is a value, not a block of keys such as {_last(value, key)}")
+    return _scalar(plain(value), kind, key)
 
 
-def _first(tree: Tree, key: str) -> str:
-    return next((f"{key}.{name}" for name, _ in leaves(tree)), key)
+def _last(tree: Tree, key: str) -> str:
+    """Return the key that was set last: what was a text before became the block's first."""
+    return next(reversed([f"{key}.{name}" for name, _ in leaves(tree)]), key)
 
 
 def _scalar(value: Any, kind: Any, key: str) -> Any:  # noqa: ANN401 - a value; a type
@@ -301,9 +319,9 @@ def _scalar(value: Any, kind: Any, key: str) -> Any:  # noqa: ANN401 - a value; 
 
 def _item(item: Any, kind: Any, key: str) -> Any:  # noqa: ANN401 - a list's item; a type
     if kind is Any or typing.get_origin(kind) is dict:
-        return item if not isinstance(item, dict) else plain(item)
+        return item
     if isinstance(item, dict):
-        raise ConfigError(f"{key}: {plain(item)} is not {_expected(kind)}")
+        raise ConfigError(f"{key}: {item} is not {_expected(kind)}")
     return _scalar(item, kind, key)
 
 

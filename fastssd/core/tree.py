@@ -86,7 +86,8 @@ def merge(tree: Tree, later: Tree) -> None:
     """Put every value of a later tree over those of another, in place.
 
     A text in a block's place is the block's `kind`. A block of another kind replaces the one that
-    was there: its other keys were those of the former kind.
+    was there: its other keys were those of the former kind. Where only one of them names a kind,
+    the keys of both stay.
     """
     for name, value in later.items():
         old, new = tree.get(name), value
@@ -95,7 +96,7 @@ def merge(tree: Tree, later: Tree) -> None:
             new = _as_block(name, new)
         if not isinstance(new, dict):
             tree[name] = new
-        elif not isinstance(old, dict) or _kind(new) not in (None, _kind(old)):
+        elif not isinstance(old, dict) or _differ(_kind(old), _kind(new)):
             tree[name] = copied(new)
         else:
             block = copied(old)
@@ -108,6 +109,10 @@ def _as_block(name: str, value: "Leaf | Tree") -> "Leaf | Tree":
     if isinstance(value, Leaf) and isinstance(value.value, str):
         return {short_key(name): value}
     return value
+
+
+def _differ(old: Any, new: Any) -> bool:  # noqa: ANN401 - whatever stands there
+    return old is not None and new is not None and old != new
 
 
 def _kind(tree: Tree) -> Any:  # noqa: ANN401 - whatever stands there

@@ -15,6 +15,7 @@ from fastssd.runtime.build import build
 from fastssd.runtime.context import Context
 from fastssd.runtime.graph import Graph
 from fastssd.runtime.memory import check_memory
+from fastssd.tables.kept import given_k
 
 
 def check_run(graph: Graph, context: Context) -> None:
@@ -29,12 +30,17 @@ def check_run(graph: Graph, context: Context) -> None:
     for stage in graph.stages:
         if stage.budget is not None:
             check_batch_size(
-                stage.label,
+                f"{stage.label}.budget",
                 batch_size=stage.budget.batch_size,
                 accumulate=stage.budget.accumulate,
                 num_processes=context.workers.num_processes,
                 num_draws=len(context.train),
             )
+    for table in graph.tables():
+        if table.holds.store == "topk" and isinstance(table.draws, int):
+            with _naming(table.folder):
+                num_rows = len(context.train) * table.draws
+                given_k(table.holds, num_rows=num_rows, num_classes=context.num_classes)
     if config.data.decoder == FFCV:
         _check_ffcv(graph, context)
     _check_networks(graph, context)
@@ -87,16 +93,16 @@ def check_repeatable(backbone: nn.Module) -> None:
 def _check_ffcv(graph: Graph, context: Context) -> None:
     """Refuse what FFCV's Loader, whose crops are its own, can't be combined with."""
     config = context.config
-    wrong = [
-        (f"{stage.label}.reads", "images") for stage in graph.stages if stage.table is not None
-    ]
-    wrong += [("deterministic", "false")] if config.deterministic else []
-    wrong += [("log.trace", "false")] if config.log.trace else []
-    if wrong:
-        remedy = ", ".join(f"{key}={value}" for key, value in wrong)
+    # What is made of a table has no other way: it is none to train.
+    reads = [stage for stage in graph.stages if stage.table is not None]
+    remedies = [f"leave {stage.method} out of methods" for stage in reads if stage.budget is None]
+    remedies += [f"set {stage.label}.reads=images" for stage in reads if stage.budget is not None]
+    remedies += ["set deterministic=false"] if config.deterministic else []
+    remedies += ["set log.trace=false"] if config.log.trace else []
+    if remedies:
         raise ConfigError(
             "data.decoder=ffcv draws its own unseeded crops, which can be neither tabulated nor "
-            f"repeated: set {remedy}, or another decoder"
+            f"repeated: {', '.join(remedies)}, or choose another decoder"
         )
     if config.data.on_error == "replace":
         raise ConfigError(

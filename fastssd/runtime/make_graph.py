@@ -46,6 +46,8 @@ def make_graph(recipe: Recipe, facts: Facts | None = None) -> Graph:
         for method in recipe.methods:
             for name in method.stages:
                 maker.stage(method, name)
+            for name in method.tables:
+                maker.check(method, name)
         stages += maker.stages.values()
         asked |= {(method, name, seed): stage for (method, name), stage in maker.asked.items()}
     return Graph(stages=stages, asked=asked)
@@ -66,9 +68,30 @@ class _Block:
 
     def error(self, text: str, name: str | None = None) -> ConfigError:
         """Return an error about a key of the block, or about the block."""
-        found = self.tree.get(name) if name else None
-        origin = self.origin if found is None else origin_of(found, self.origin)
-        return ConfigError(f"{origin}: {self.key}{f'.{name}' if name else ''}{text}")
+        key = f"{self.key}.{name}" if name else self.key
+        return ConfigError(f"{self.origin_of(name)}: {key}{text}")
+
+    def origin_of(self, name: str | None) -> str:
+        """Return where a key of the block stands, or the block."""
+        found = self.tree.get(name.partition(".")[0]) if name else None
+        if found is None or name is None:
+            return self.origin
+        return schema.origin_within(found, name.partition(".")[0], name, self.origin)
+
+    def budget(self, config: Config) -> Budget:
+        """Return the budget that a stage's block names."""
+        where = self.origin_of("budget")
+        return budget_of(self.tree.get("budget"), config, key=f"{self.key}.budget", where=where)
+
+    def value(self, name: str, kind: type) -> Any:  # noqa: ANN401 - of that type
+        """Return a key's value, None where the block has it not."""
+        found = self.tree.get(name)
+        if found is None:
+            return None
+        try:
+            return schema.convert(found, kind, f"{self.key}.{name}")
+        except ConfigError as error:
+            raise ConfigError(f"{self.origin_of(name)}: {error}") from error
 
 
 @dataclass(kw_only=True)
@@ -120,6 +143,14 @@ class _Maker:
             self._making.pop()
         return self._tables[method.name, name]
 
+    def check(self, method: MethodFile, name: str) -> None:
+        """Refuse wrong keys of a table, which no stage need read."""
+        block = _block(method, method.tables, name)
+        keys = schema.read(block.tree, TableKeys, key=block.key, where=block.origin)
+        _holds(block, keys, self._config.tables)
+        self._owner(block, "source", keys.source, "stage")
+        self._num_views(method, name)
+
     def _enter(self, method: MethodFile, name: str) -> None:
         node = (method.name, name)
         if node in self._making:
@@ -127,15 +158,17 @@ class _Maker:
             raise ConfigError(f"{method.origin}: stages stand on each other in a circle: {circle}")
         self._making.append(node)
 
-    def _owner(self, block: _Block, reference: str, kind: str) -> tuple[MethodFile, str]:
-        """Return the method and the stage or table that a reference names."""
+    def _owner(self, block: _Block, key: str, reference: str, kind: str) -> tuple[MethodFile, str]:
+        """Return the method and the stage or table that a key of a block refers to."""
         other, colon, name = reference.rpartition(":")
-        owner = self.recipe.method(other, origin=block.origin) if colon else block.method
+        origin = block.origin_of(key)
+        owner = self.recipe.method(other, origin=origin) if colon else block.method
         parts = owner.stages if kind == "stage" else owner.tables
         if name not in parts:
             raise block.error(
                 f": {reference} is no {kind} of {owner.name} ({', '.join(parts) or 'it has none'})"
-                f"{nearest(name, parts)}"
+                f"{nearest(name, parts)}",
+                key,
             )
         return owner, name
 
@@ -160,15 +193,17 @@ class _Maker:
             )
         for head in keys.rows:
             if head not in options.heads:
-                raise block.error(f".{head}: its heads are {', '.join(options.heads)}", "rows")
+                raise block.error(f": its heads are {', '.join(options.heads)}", f"rows.{head}")
         batchnorm = keys.batchnorm or config.batchnorm
         reads = self._reads(block, keys, declared, options, kind)
         num_views = None
         if isinstance(reads, Table):
             assert isinstance(reads.draws, int)
+            if keys.bind not in (None, keys.reads):
+                raise block.error(f": it reads {keys.reads}, whose views it keeps to", "bind")
             num_views = reads.draws
         elif keys.bind is not None:
-            num_views = self._num_views(*self._owner(block, keys.bind, "table"))
+            num_views = self._num_views(*self._owner(block, "bind", keys.bind, "table"))
         stage = Stage(
             method=block.method.name,
             name=block.name,
@@ -216,8 +251,8 @@ class _Maker:
                     raise block.error(f": method {kind} stands on no {role}", role)
                 continue
             if reference is None:
-                raise block.error(f".{role} is missing: name a trained stage, such as ce:model")
-            sources[role] = self.stage(*self._owner(block, reference, "stage"))
+                raise block.error(" is missing: name a trained stage, such as ce:model", role)
+            sources[role] = self.stage(*self._owner(block, role, reference, "stage"))
         return sources
 
     def _reads(
@@ -238,7 +273,7 @@ class _Maker:
             return wanted
         if "table" not in declared.READS:
             raise block.error(f"={wanted}: method {kind} reads no table", "reads")
-        table = self.table(*self._owner(block, wanted, "table"))
+        table = self.table(*self._owner(block, "reads", wanted, "table"))
         if table.holds.store not in options.stores:
             remedy = f": set {block.key}.reads=plan" if "plan" in declared.READS else ""
             raise block.error(
@@ -286,7 +321,7 @@ class _Maker:
 
     def _table(self, block: _Block) -> Table:
         keys = schema.read(block.tree, TableKeys, key=block.key, where=block.origin)
-        source = self.stage(*self._owner(block, keys.source, "stage"))
+        source = self.stage(*self._owner(block, "source", keys.source, "stage"))
         head = keys.head or source.options.heads[0]
         if head not in source.options.heads:
             raise block.error(
@@ -313,18 +348,17 @@ class _Maker:
     def _num_views(self, method: MethodFile, name: str) -> int:
         """Return a table's views: as many as it says, or one an epoch of its longest reader."""
         block = _block(method, method.tables, name)
-        given, views = block.tree.get("views"), self._config.tables.views
-        if given is not None and (said := schema.convert(given, int, f"{block.key}.views")):
-            views = said
+        views = block.value("views", int) or self._config.tables.views
         if views < 0:
             raise block.error(f"={views} must be at least 0", "views")
         if views:
             return views
-        epochs = [
-            budget_of(tree.get("budget"), self._config, key=stage, where=method.origin).epochs
+        readers = [
+            _block(method, method.stages, stage)
             for stage, tree in method.stages.items()
             if name in (_text(tree.get("reads")), _text(tree.get("bind")))
         ]
+        epochs = [reader.budget(self._config).epochs for reader in readers]
         return max(epochs, default=1)
 
 
@@ -340,9 +374,9 @@ def _folder_name(block: _Block) -> str:
 
 
 def _declared(block: _Block) -> tuple[str, type[MethodOptions]]:
-    name = _text(block.tree.get("method"))
+    name = block.value("method", str)
     if name is None:
-        raise block.error(f".method is missing: one of {', '.join(METHODS)}")
+        raise block.error(f" is missing: one of {', '.join(METHODS)}", "method")
     if name not in METHODS:
         raise block.error(
             f"={name} is none of {', '.join(METHODS)}{nearest(name, METHODS)}", "method"
@@ -395,10 +429,8 @@ def _budget(
                 raise block.error(": this method trains nothing over epochs", name)
         return None
     if keys.draws is None:
-        raise block.error(".draws is missing: name a stream of crops, such as features")
-    budget = budget_of(
-        block.tree.get("budget"), config, key=f"{block.key}.budget", where=block.origin
-    )
+        raise block.error(" is missing: name a stream of crops, such as features", "draws")
+    budget = block.budget(config)
     try:
         options.check(budget)
     except ConfigError as error:
@@ -407,9 +439,9 @@ def _budget(
 
 
 def _model(block: _Block, keys: StageKeys, config: Config) -> ModelConfig:
-    if not keys.model:
+    changes = block.tree.get("model")
+    if not keys.model or not isinstance(changes, dict):
         return config.model
-    changes = tree_of(keys.model, block.origin)
     values = merged([tree_of(schema.to_plain(config.model), block.origin), changes])
     return schema.read(values, ModelConfig, key=f"{block.key}.model", where=block.origin)
 
@@ -430,15 +462,18 @@ def _holds(block: _Block, keys: TableKeys, tables: TableConfig) -> TableConfig:
     try:
         return TableConfig(**{**values, **said})
     except ConfigError as error:
-        raise block.error(f": {error}") from error
+        key = next((name for name in said if str(error).startswith(f"{name}=")), None)
+        text = str(error).removeprefix(f"{key}") if key else f": {error}"
+        raise block.error(text, key) from error
 
 
 def _temperature(block: _Block) -> float:
     """Return the temperature of the stage that reads a `topk` table: it holds for that alone."""
-    for tree in block.method.stages.values():
+    for name, tree in block.method.stages.items():
         if _text(tree.get("reads")) == block.name:
-            leaf = tree.get("temperature")
-            return float(leaf.value) if isinstance(leaf, Leaf) else _DEFAULT_TEMPERATURE
+            reader = _block(block.method, block.method.stages, name)
+            found = reader.value("temperature", float)
+            return _DEFAULT_TEMPERATURE if found is None else float(found)
     return _DEFAULT_TEMPERATURE
 
 

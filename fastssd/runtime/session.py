@@ -16,7 +16,7 @@ from torch import Tensor
 from fastssd.config import Config
 from fastssd.core.exchange import main_says
 from fastssd.core.files import write_atomically
-from fastssd.core.processes import Processes
+from fastssd.core.processes import Processes, Stopped
 from fastssd.data.damage import Damage
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import FFCV, build_decoder, fallback_notice
@@ -42,7 +42,7 @@ from fastssd.runtime.pipeline import Runner
 from fastssd.runtime.record import check_folders
 from fastssd.runtime.rows import measured_rows
 from fastssd.runtime.run_report import make_report, warn_of_absent_classes
-from fastssd.runtime.stop_signal import Agreement, Stopped
+from fastssd.runtime.stop_signal import Agreement
 from fastssd.runtime.watchdog import Liveness
 
 

@@ -8,19 +8,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
-class Stopped(BaseException):
-    """Training was asked to stop, and can go on from its checkpoint.
-
-    Attributes:
-        signal_number: Of the signal that asked.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}")
-        self.signal_number = signal_number
-
-
 _KEY = "fastssd-stop"
 _SECONDS_BETWEEN_LOOKS = 0.5
 

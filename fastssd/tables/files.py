@@ -207,8 +207,8 @@ class TableFiles:
     def _no_room(self, reason: str, free: int) -> DataError:
         return DataError(
             f"{self.directory}: a table of {self.num_bytes:,} bytes has no room here "
-            f"({reason}; {free:,} bytes free): make room, or choose fewer frozen.views or a "
-            "smaller frozen.store"
+            f"({reason}; {free:,} bytes free): make room, or choose fewer tables.views or a "
+            "smaller tables.store"
         )
 
 

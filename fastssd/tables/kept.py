@@ -40,21 +40,32 @@ def choose_k(
     Raises:
         ConfigError: If more logits are asked for than there are classes, or none fits.
     """
+    if given := given_k(holds, num_rows=len(rows), num_classes=num_classes):
+        return given
+    kept = _kept_mass(teacher, rows, num_classes, temperature, reader, seed)
+    # Rounding leaves the mass of all classes a little under 1.
+    enough = kept >= min(holds.kept_mass, kept[-1])
+    return int(enough.argmax()) + 1
+
+
+def given_k(holds: TableConfig, *, num_rows: int, num_classes: int) -> int:
+    """Return k as it is given or follows from a size; 0 if the mass is to choose it.
+
+    Raises:
+        ConfigError: If more logits are asked for than there are classes, or none fits.
+    """
     if holds.topk:
         if holds.topk > num_classes:
             raise ConfigError(f"topk={holds.topk} is more than the dataset's {num_classes} classes")
         return holds.topk
     if holds.bytes:
-        k = k_of_bytes(holds.bytes, num_rows=len(rows), num_classes=num_classes, dtype=holds.dtype)
+        k = k_of_bytes(holds.bytes, num_rows=num_rows, num_classes=num_classes, dtype=holds.dtype)
         if k < 1:
             raise ConfigError(
-                f"bytes={holds.bytes} has no room for one logit of each of {len(rows)} rows"
+                f"bytes={holds.bytes} has no room for one logit of each of {num_rows} rows"
             )
         return k
-    kept = _kept_mass(teacher, rows, num_classes, temperature, reader, seed)
-    # Rounding leaves the mass of all classes a little under 1.
-    enough = kept >= min(holds.kept_mass, kept[-1])
-    return int(enough.argmax()) + 1
+    return 0
 
 
 def _kept_mass(

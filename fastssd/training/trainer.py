@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from fastssd.config import Budget, LogConfig
 from fastssd.core.exchange import Exchange
 from fastssd.core.files import append
+from fastssd.core.processes import Stopped
 from fastssd.data.draws import Draws
 from fastssd.errors import FastssdError
 from fastssd.methods.batch import Moment
 from fastssd.models.seeding import seed_step
-from fastssd.runtime.console import Console
-from fastssd.runtime.stop_signal import Agreement, Stopped
 from fastssd.training.checkpoints import WEIGHTS, DivergedError, save_weights
 from fastssd.training.learning_rate import learning_rate
 from fastssd.training.meter import Meter
@@ -60,6 +59,47 @@ class EpochBatches(Protocol):
         """Yield the micro-batches of the steps from one to before another, over all epochs."""
 
 
+class Observer(Protocol):
+    """Who is told how training goes: `fastssd.runtime.console.Console`."""
+
+    def warning(self, text: str) -> None:
+        """Take a line that stands out."""
+
+    def stage_started(
+        self, title: str, *, epochs: int, steps_per_epoch: int, first_step: int = 0
+    ) -> None:
+        """Take that a stage starts, or goes on after the steps done before."""
+
+    def progress(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        losses: Mapping[str, float],
+        accuracy: Mapping[str, float],
+        lr: float,
+        images_per_second: float,
+        data_wait_percent: float,
+    ) -> None:
+        """Take how far the stage is."""
+
+    def evaluated(self, split: str, heads: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Take accuracies in percent, by head and then by group."""
+
+    def stage_finished(self, seconds: float) -> None:
+        """Take that the stage is done, and how long it took."""
+
+
+class StopSignal(Protocol):
+    """When to stop, the same on all processes: `fastssd.runtime.stop_signal.Agreement`."""
+
+    def at_step(self) -> int:
+        """Return the signal that any process had been sent a step ago, or 0."""
+
+    def now(self) -> int:
+        """Return the signal that any process was sent, or 0."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """Measuring a stage while it is trained.
@@ -86,10 +126,10 @@ class Supervision:
         agreement: When to stop.
     """
 
-    console: Console
+    console: Observer
     log: LogConfig
     validation: Validation | None
-    agreement: Agreement
+    agreement: StopSignal
 
 
 class Trainer:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fastssd.errors import ConfigError
-from fastssd.losses.class_weights import CLASS_WEIGHTS
 from fastssd.losses.classification import classification_loss
+from fastssd.losses.registry import CLASS_WEIGHTS
 
 CIFAR100_LT = np.array([int(500 * 0.01 ** (c / 99)) for c in range(100)])
 

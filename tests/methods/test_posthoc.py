@@ -6,19 +6,24 @@ import json
 import numpy as np
 import pytest
 import torch
-from fastssd.methods.posthoc.registry import POSTHOC
 
 from fastssd.errors import ConfigError
 from fastssd.methods.posthoc import features as features_module
 from fastssd.methods.posthoc.features import FeatureSet
+from fastssd.methods.posthoc.stage import PosthocStage
+from fastssd.methods.registry import METHODS
 from fastssd.models.heads import CosineHead, LinearHead
+from fastssd.training.checkpoints import load_weights, save_weights
 
 CLASSES, WIDTH = 5, 7
 COUNTS = np.array([80, 30, 9, 4, 2])
 
 
+POSTHOC = [name for name in METHODS if issubclass(METHODS[name], PosthocStage)]
+
+
 def build(kind, **options):
-    return POSTHOC[kind](POSTHOC[kind].Options(**options))
+    return METHODS[kind].posthoc(METHODS.options(kind)(**options))
 
 
 def linear(seed=0):
@@ -89,7 +94,7 @@ def test_a_fitted_classifier_is_loaded_from_its_weights_and_leaves_the_old_one_a
 
 @pytest.mark.parametrize("kind", POSTHOC)
 def test_mapped_half_precision_features_are_read_in_parts(kind, tmp_path, monkeypatch):
-    whole = images(COUNTS * 20, dtype=np.float16)
+    whole = images(COUNTS * 3, dtype=np.float16)
     np.save(tmp_path / "features.npy", whole.features)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     method = build(kind, **({} if kind == "ncm" else {"tau": None}))
@@ -299,3 +304,43 @@ def test_class_means_need_training_features():
 def test_options_that_mean_nothing_are_refused(kind, options, message):
     with pytest.raises(ConfigError, match=message):
         build(kind, **options)
+
+
+# Stages
+
+
+@pytest.mark.parametrize(
+    ("kind", "under"),
+    [
+        *((kind, "trained") for kind in POSTHOC),
+        # Scales are no part of a linear classifier, which tau_norm wants.
+        *((kind, "balanced") for kind in POSTHOC if kind != "tau_norm"),
+    ],
+)
+def test_a_stage_is_built_again_and_loaded_with_the_same_logits(
+    kind, under, parts, request, tmp_path
+):
+    source = request.getfixturevalue(under)
+    options = METHODS.options(kind)()
+    frozen = source.balanced("classifier", batchnorm="frozen").folded()
+    pixels = torch.randn(30, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    features = FeatureSet(frozen.features(pixels).numpy(), np.arange(30) % 3)
+    stage = METHODS[kind](options, parts(source=source))
+    before = copy.deepcopy(source.state_dict())
+    sweep = stage.fit(features, features)
+    save_weights(tmp_path / "weights.safetensors", stage)
+
+    other = copy.deepcopy(source)  # all that counts of it is its shape
+    for value in other.state_dict().values():
+        value.fill_(1)
+    again = METHODS[kind](options, parts(source=other))
+    load_weights(tmp_path / "weights.safetensors", again)
+
+    expected = stage.eval().predict(pixels)["classifier"]
+    assert torch.equal(again.eval().predict(pixels)["classifier"], expected)
+    assert not torch.equal(expected, source.predict(pixels)["classifier"])
+    assert not any(value.requires_grad for value in stage.parameters())
+    assert sweep
+    torch.testing.assert_close(source.state_dict(), before, rtol=0, atol=0)
+    network = again.balanced("classifier", batchnorm="frozen")
+    torch.testing.assert_close(network(pixels, None), expected)

@@ -4,7 +4,7 @@ from torch import nn
 
 from fastssd.errors import ConfigError
 from fastssd.models.cifar_resnet import CifarResNet
-from fastssd.models.heads import LinearHead
+from fastssd.models.heads import ClassScale, LinearHead
 from fastssd.models.networks import BalancedNetwork, FrozenNetwork
 
 
@@ -65,42 +65,99 @@ def test_an_unknown_mode_is_refused():
         network("frosen").train()
 
 
-def test_a_balanced_network_scales_logits_and_their_bias_wherever_they_come_from():
-    frozen = network("frozen").eval()
-    balanced = BalancedNetwork(frozen, 5)
+def balanced(frozen, learn=("scales",), **parts):
+    """A network whose classifier was re-balanced: by scales, new weights or both."""
+    generator = torch.Generator().manual_seed(7)
+    made = BalancedNetwork(
+        frozen,
+        scale=ClassScale(5) if "scales" in learn else None,
+        classifier=nn.Linear(64, 5) if "weights" in learn else None,
+        **parts,
+    )
     with torch.no_grad():
-        balanced.scale.scale.copy_(torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5]))
-        feature = frozen.backbone(IMAGES)
-        expected = balanced.scale.scale * (feature @ frozen.head.weight.T + frozen.head.bias)
-    torch.testing.assert_close(balanced(IMAGES, None), expected)
-    torch.testing.assert_close(BalancedNetwork(None, 5)(None, expected), expected)
-    assert torch.equal(balanced(None, frozen(IMAGES)), balanced(IMAGES, None))
+        if made.scale is not None:
+            made.scale.scale.copy_(torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5]))
+        if made.classifier is not None:
+            for value in made.classifier.parameters():
+                value.normal_(0, 0.2, generator=generator)
+    return made
 
 
-def test_a_network_without_its_frozen_part_needs_logits():
-    with pytest.raises(ValueError, match="table's logits"):
-        BalancedNetwork(None, 5)(IMAGES, None)
+LEARN = [(), ("scales",), ("weights",), ("weights", "scales")]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_tables_features_go_through_the_frozen_classifier(dtype):
+@pytest.mark.parametrize("learn", LEARN)
+def test_logits_are_of_the_last_classifier_times_the_scales_bias_and_all(learn):
     frozen = network("frozen").eval()
-    balanced = BalancedNetwork(frozen, 5)
-    with torch.no_grad():
-        balanced.scale.scale.copy_(torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5]))
-    features = frozen.features(IMAGES).to(dtype)
-    read = balanced(None, None, features)
-    torch.testing.assert_close(read, balanced(IMAGES, None), atol=1e-2, rtol=1e-2)
-    if dtype == torch.float32:
-        assert torch.equal(read, balanced(IMAGES, None))
-    alone = BalancedNetwork(None, 5, head=frozen.head)
-    alone.scale.load_state_dict(balanced.scale.state_dict())
-    assert torch.equal(alone(None, None, features), read)
+    made = balanced(frozen, learn)
+
+    logits = made(IMAGES, None).detach()
+
+    feature = frozen.backbone(IMAGES).detach().double()
+    last = made.classifier if "weights" in learn else frozen.head
+    expected = feature @ last.weight.double().T + last.bias.double()
+    if "scales" in learn:
+        expected = expected * made.scale.scale.double()
+    torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("learn", LEARN)
+def test_folded_into_one_frozen_network_it_says_the_same(learn):
+    made = balanced(network("frozen"), learn)
+
+    folded = made.folded()
+
+    assert torch.equal(folded(IMAGES), made(IMAGES, None))
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert folded.backbone is made.frozen.backbone
+
+
+@pytest.mark.parametrize(
+    ("learn", "holds"),
+    [
+        *((learn, "features") for learn in LEARN),
+        *((learn, "logits") for learn in LEARN if "weights" not in learn),
+    ],
+)
+def test_what_is_left_to_do_for_a_table_comes_to_the_same_logits(learn, holds):
+    frozen = network("frozen").eval()
+    made = balanced(frozen, learn)
+
+    rest = made.for_table(holds)
+
+    asked = {"logits": frozen, "features": frozen.features}[holds](IMAGES)
+    said = (None, asked, None) if holds == "logits" else (None, None, asked)
+    assert torch.equal(rest(*said), made(IMAGES, None))
+    assert torch.equal(made(*said), made(IMAGES, None))
+    assert sum(value.numel() for value in rest.state_dict().values()) < 1000  # no backbone
+
+
+def test_half_precision_features_are_classified_in_float32_and_only_the_scales_learn():
+    frozen = network("frozen").eval()
+    made = balanced(frozen)
+
+    read = made(None, None, frozen.features(IMAGES).half())
     read.sum().backward()
-    assert balanced.scale.scale.grad.any()
+
+    assert read.dtype == torch.float32
+    torch.testing.assert_close(read, made(IMAGES, None), atol=1e-2, rtol=1e-2)
+    assert made.scale.scale.grad.any()
     assert frozen.head.weight.grad is None
 
 
-def test_a_tables_features_need_the_frozen_classifier():
-    with pytest.raises(ValueError, match="frozen classifier"):
-        BalancedNetwork(None, 5)(None, None, torch.zeros(2, 64))
+@pytest.mark.parametrize(
+    ("learn", "said", "message"),
+    [
+        (("scales",), (IMAGES, None), "table's logits"),
+        (("scales",), (None, None, torch.zeros(2, 64)), "frozen classifier"),
+        (("weights",), (IMAGES, None), "table's features"),
+    ],
+)
+def test_a_network_without_its_frozen_part_says_what_it_needs(learn, said, message):
+    with pytest.raises(ValueError, match=message):
+        balanced(None, learn)(*said)
+
+
+def test_a_network_without_its_frozen_part_is_none_to_stand_on():
+    with pytest.raises(ValueError, match="no network of its own"):
+        balanced(None).folded()

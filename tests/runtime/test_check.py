@@ -1,19 +1,29 @@
 import numpy as np
 import pytest
-from fastssd.runtime.jobs import jobs_of
 
 from fastssd.errors import ConfigError
 from fastssd.models.backbones import build_backbone
 from fastssd.runtime.check import check_repeatable, check_run
 
-
-def check(made) -> None:
-    check_run(jobs_of(made.config), made)
+INSTANCE = "ssd.I.task={kind: instance, queue: 64, embedding: 16}"
 
 
-def test_the_tiny_recipe_is_all_right_and_nothing_is_written(context):
-    made = context("features.task=instance")
-    check(made)
+@pytest.fixture
+def check(context, graph_of):
+    """Return what checks the tiny recipe under overrides."""
+
+    def run(*overrides, made=None, **share) -> None:
+        made = made or context(*overrides, **share)
+        check_run(graph_of(made), made)
+
+    return run
+
+
+def test_the_tiny_recipe_is_all_right_and_nothing_is_written(context, check):
+    made = context(INSTANCE)
+
+    check(made=made)
+
     assert not list(made.output.iterdir())
 
 
@@ -21,70 +31,74 @@ def test_the_tiny_recipe_is_all_right_and_nothing_is_written(context):
     ("overrides", "message"),
     [
         (["augment.key=moco"], None),  # rotation has no key
-        (["augment.key=moco", "features.task=instance"], r"augment\.key: .*moco_v2"),
-        (["distill.plan=nonsense"], r"distill\.plan=nonsense"),
-        (["distill.plan=nonsense", "stages=[I,II]"], None),  # which will not run
-        (["balance.batch_size=100000", "stages=[I]", "baselines=[CE]"], None),
-        (["balance.batch_size=100000"], r"balance\.batch_size=100000"),
+        (["augment.key=moco", INSTANCE], r"augment\.key: .*moco_v2"),
+        (["budgets.classifier.batch_size=100000", "methods=[ce]"], None),
+        (["budgets.classifier.batch_size=100000"], r"lws\.model\.budget\.batch_size=100000"),
+        (["model.backbone=torchvision/resnet"], r"ce\.model: .*Did you mean"),
         (["data.validation=null"], None),
+        (["methods=[tau_norm]", "data.validation=null"], None),
     ],
 )
-def test_only_what_the_run_will_need_is_checked(context, overrides, message):
+def test_only_what_the_run_will_need_is_checked(check, overrides, message):
     if message is None:
-        check(context(*overrides))
+        check(*overrides)
     else:
         with pytest.raises(ConfigError, match=message):
-            check(context(*overrides))
+            check(*overrides)
 
 
-def test_batches_must_be_cut_evenly_among_the_processes(context):
-    check(context(num_processes=4))
-    with pytest.raises(ConfigError, match=r"features\.batch_size=32.*3 equal parts.*3 processes"):
-        check(context(num_processes=3))
+def test_batches_must_be_cut_evenly_among_the_processes(check):
+    check(num_processes=4)
+    wrong = r"ce\.model\.budget\.batch_size=32.*3 equal parts.*3 processes"
+    with pytest.raises(ConfigError, match=wrong):
+        check(num_processes=3)
 
 
-def test_one_stored_image_of_another_size_is_found_before_training(context, monkeypatch):
+def test_one_stored_image_of_another_size_is_found_before_training(context, check, monkeypatch):
     made = context()
     sizes = made.train.sizes.copy()
     sizes[-3] = (9, 8)
     monkeypatch.setattr(made.train, "sizes", sizes)
-    with pytest.raises(ConfigError, match=rf"augment\.query: .*sample {len(sizes) - 3}.*8 x 9"):
-        check(made)
+    with pytest.raises(ConfigError, match=rf"augment\.train: .*sample {len(sizes) - 3}.*8 x 9"):
+        check(made=made)
 
 
-def test_a_split_without_images_is_refused(context):
+def test_a_split_without_images_is_refused(context, check):
     made = context()
     made.dataset.split("val").labels = np.array([], dtype=np.int64)
     with pytest.raises(ConfigError, match=r"data\.validation: .*no images"):
-        check(made)
+        check(made=made)
+
+
+FFCV = (
+    "data.decoder=ffcv",
+    "deterministic=false",
+    "log.trace=false",
+    *(f"{label}.reads=images" for label in ("lws.model", "ssd.II", "ssd.III", "ssd.IV")),
+)
 
 
 @pytest.mark.parametrize(
-    ("override", "key"),
+    ("override", "remedy"),
     [
-        ("balance.source=table", "balance.source=images"),
-        ("distill.teacher=table", "distill.teacher=online"),
+        ("ssd.II.reads=T", "ssd.II.reads=images"),
+        ("ssd.III.reads=T", "ssd.III.reads=images"),
+        ("methods=[ce, ncm]", "leave ncm out of methods"),
         ("deterministic=true", "deterministic=false"),
         ("log.trace=true", "log.trace=false"),
         ("data.on_error=replace", "data.on_error=raise"),
+        ("seed=0", "--format ffcv"),
     ],
 )
-def test_ffcvs_own_crops_go_with_neither_tables_nor_repetition(context, override, key):
-    pytest.importorskip("ffcv")
-    settings = ["balance.source=images", "distill.teacher=online", "deterministic=false"]
-    made = context("data.decoder=ffcv", *settings, "log.trace=false", override)
+def test_ffcvs_own_crops_go_with_neither_tables_nor_repetition(check, override, remedy):
+    if remedy == "--format ffcv":
+        pytest.importorskip("ffcv")
+    settings = [
+        text for text in FFCV if "ncm" not in override or not text.startswith(("lws", "ssd"))
+    ]
 
-    with pytest.raises(ConfigError, match=key):
-        check_run(jobs_of(made.config), made)
-
-
-def test_ffcvs_loader_wants_ffcvs_format(context):
-    pytest.importorskip("ffcv")
-    settings = ["balance.source=images", "distill.teacher=online", "deterministic=false"]
-    made = context("data.decoder=ffcv", *settings, "log.trace=false")
-
-    with pytest.raises(ConfigError, match="--format ffcv"):
-        check_run(jobs_of(made.config), made)
+    with pytest.raises(ConfigError, match=remedy):
+        check(*settings, override)
 
 
 def test_networks_whose_gradients_cannot_repeat_on_cuda_are_refused():

@@ -14,7 +14,7 @@ from fastssd.data.decode.torchvision_decoder import TorchvisionDecoder
 from fastssd.data.draws import Draws
 from fastssd.errors import DataError
 from fastssd.evaluation.damaged_images import damage_file, read_damaged_images
-from fastssd.runtime.build import prepare
+from fastssd.runtime.build import build, prepare
 
 DAMAGED = (3, 50)
 
@@ -53,10 +53,10 @@ def trouble(context):
     return make
 
 
-def pixels_by_draw(feed):
+def pixels_by_draw(batches):
     """Return the checksum of every draw of an epoch, and its label."""
     found = {}
-    for batch in feed.epoch(0):
+    for batch in batches.epoch(0):
         for i, (sample, view) in enumerate(
             zip(batch.draws.samples.tolist(), batch.draws.views.tolist(), strict=True)
         ):
@@ -64,10 +64,10 @@ def pixels_by_draw(feed):
     return found
 
 
-def test_processes_and_resumed_runs_replace_alike_and_list_each_image_once(trouble, job_of):
+def test_processes_and_resumed_runs_replace_alike_and_list_each_image_once(trouble, stage_of):
     def epoch(**share):
-        made, warnings = trouble("features.batch_size=8", **share)
-        return pixels_by_draw(prepare(job_of(made, "1-features"), made).feed), warnings, made
+        made, warnings = trouble("budgets.scratch.batch_size=8", **share)
+        return pixels_by_draw(prepare(stage_of(made, "ssd.I"), made).batches), warnings, made
 
     whole, warnings, made = epoch()
     assert len(warnings) == len(DAMAGED)
@@ -91,34 +91,34 @@ def test_processes_and_resumed_runs_replace_alike_and_list_each_image_once(troub
 
 def test_a_draw_shows_the_same_replacement_to_teacher_and_student(trouble):
     made, _ = trouble()
-    augmentation = made.augmentation("distill")
+    augmentation = made.augmentation("distill", seed=0)
     draws = Draws(np.array([DAMAGED[0], 7, DAMAGED[1]]), np.array([2, 0, 1]))
 
-    in_table = made.images(made.train, augmentation)(draws)
-    in_training = made.images(made.train, augmentation)(draws[np.array([2, 0])])
+    in_table = made.fetch(made.train, augmentation, made.damage)(draws)
+    in_training = made.fetch(made.train, augmentation, made.damage)(draws[np.array([2, 0])])
 
     assert torch.equal(in_table["pixels"][:, [2, 0]], in_training["pixels"])
     assert in_table["labels"].tolist() == made.train.labels[draws.samples].tolist()
 
 
-def test_without_leave_to_replace_the_run_ends_naming_file_and_sample(trouble, job_of):
+def test_without_leave_to_replace_the_run_ends_naming_file_and_sample(trouble, stage_of):
     made, _ = trouble(replaces=False)
-    feed = prepare(job_of(made, "1-features"), made).feed
+    batches = prepare(stage_of(made, "ssd.I"), made).batches
 
     with pytest.raises(DataError, match=rf"\(sample ({DAMAGED[0]}|{DAMAGED[1]}) of train\)"):
-        pixels_by_draw(feed)
+        pixels_by_draw(batches)
 
 
-def test_images_that_are_measured_are_never_replaced(trouble, job_of):
+def test_images_that_are_measured_are_never_replaced(trouble, stage_of):
     made, warnings = trouble(split="test")
-    stage = prepare(job_of(made, "1-features"), made).stage
+    method = build(stage_of(made, "ssd.I"), made)
 
     with pytest.raises(DataError, match=r"sample \d+ of test"):
-        made.count(stage, "test")
+        made.count(method, "test")
     assert warnings == []
 
 
-def test_images_kept_on_the_device_make_the_same_epoch(context, job_of):
+def test_images_kept_on_the_device_make_the_same_epoch(context, stage_of):
     from fastssd.data.device_images import kept_on_device
 
     host = context()
@@ -127,10 +127,10 @@ def test_images_kept_on_the_device_make_the_same_epoch(context, job_of):
     kept = dataclasses.replace(host, device_images=images)
     assert line.startswith("images of train, test on the device: 0.00 GB")
 
-    epochs = [prepare(job_of(made, "1-features"), made).feed.epoch(0) for made in (host, kept)]
+    epochs = [prepare(stage_of(made, "ssd.I"), made).batches.epoch(0) for made in (host, kept)]
 
     for one, other in zip(*epochs, strict=True):
-        assert torch.equal(one.query, other.query)
+        assert torch.equal(one.images, other.images)
         assert torch.equal(one.checksums, other.checksums)
         assert torch.equal(one.labels, other.labels)
 

@@ -1,18 +1,32 @@
 """A run's context on the tiny dataset, and trained stages for the later ones to stand on."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from fastssd.data.dataset import open_dataset
+from fastssd.core.processes import Processes
+from fastssd.data.dataset import dataset_identity, open_dataset
 from fastssd.data.decode.decoders import build_decoder
-from fastssd.recipe_file import load_config
+from fastssd.data.workers import Workers
+from fastssd.models.heads import ClassScale
+from fastssd.recipe_file import Recipe, load_recipe
 from fastssd.runtime.context import Context
-from fastssd.training.batches import Workers
+from fastssd.runtime.graph import Graph, Stage
+from fastssd.runtime.identity import Facts
+from fastssd.runtime.make_graph import make_graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestContext(Context):
+    """A context that knows its recipe, from which tests make the graph."""
+
+    __test__ = False
+
+    recipe: Recipe
 
 
 @pytest.fixture
@@ -26,19 +40,24 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def context(
     tmp_path: Path, arguments: Callable[..., list[str]], one_thread: None
-) -> Callable[..., Context]:
+) -> Callable[..., TestContext]:
     """Return what makes a context in a folder, under overrides of the tiny recipe."""
 
     def make(
-        *overrides: str, output: Path | None = None, rank: int = 0, num_processes: int = 1
-    ) -> Context:
+        *overrides: str,
+        output: Path | None = None,
+        rank: int = 0,
+        num_processes: int = 1,
+        processes: Processes | None = None,
+    ) -> TestContext:
         output = output or tmp_path / "run"
         output.mkdir(exist_ok=True)
-        recipe, *rest = arguments(output, *overrides)
-        config = load_config(recipe, rest)
-        return Context(
-            config=config,
-            dataset=open_dataset(config.data.path),
+        path, *rest = arguments(output, *overrides)
+        recipe = load_recipe(path, rest)
+        return TestContext(
+            recipe=recipe,
+            config=recipe.config,
+            dataset=open_dataset(recipe.config.data.path),
             decoder=build_decoder("torchvision"),
             workers=Workers(
                 rank=rank,
@@ -48,49 +67,58 @@ def context(
                 device=torch.device("cpu"),
             ),
             output=output,
-            is_main=rank == 0,
-            autocast=nullcontext,
-            reduce=lambda values: values,
-            barrier=lambda: None,
-            stop_if_asked=lambda: None,
+            processes=processes or Processes(is_main=rank == 0),
         )
 
     return make
 
 
 @pytest.fixture
-def plant() -> Callable[..., None]:
-    """Return what leaves stages with weights, as if trained: random ones, BatchNorm included."""
-    from fastssd.runtime.jobs import jobs_of
+def graph_of() -> Callable[[TestContext], Graph]:
+    """Return what makes the graph of a context's recipe."""
 
-    from fastssd.runtime.build import prepare
-    from fastssd.training.checkpoints import save_weights
+    def make(context: TestContext) -> Graph:
+        facts = Facts(
+            dataset=dataset_identity(context.dataset),
+            decoder=context.decoder.name,
+            filter=context.filter(context.augmentation("any", seed=0)),
+        )
+        return make_graph(context.recipe, facts)
 
-    def leave(context: Context, *folders: str) -> None:
-        for job in jobs_of(context.config):
-            if job.folder not in folders:
-                continue
-            stage = prepare(job, context).stage
-            generator = torch.Generator().manual_seed(len(job.folder))
-            for layer in stage.modules():
-                if job.kind != "balance" and isinstance(layer, nn.BatchNorm2d):
-                    layer.running_mean.normal_(0, 0.3, generator=generator)
-                    layer.running_var.uniform_(0.5, 2, generator=generator)
-            with torch.no_grad():
-                if job.kind == "balance":
-                    stage.network.scale.scale.uniform_(0.5, 2, generator=generator)
-            (context.output / job.folder).mkdir(exist_ok=True)
-            save_weights(context.output / job.folder / "weights.safetensors", stage)
-
-    return leave
+    return make
 
 
 @pytest.fixture
-def job_of() -> Callable[..., object]:
-    from fastssd.runtime.jobs import jobs_of
+def stage_of(graph_of: Callable[[TestContext], Graph]) -> Callable[[TestContext, str], Stage]:
+    """Return what finds a stage by its label, such as `ssd.II`, and makes its folder."""
 
-    def find(context: Context, folder: str) -> object:
-        (context.output / folder).mkdir(exist_ok=True)  # as the pipeline does before it prepares
-        return next(job for job in jobs_of(context.config) if job.folder == folder)
+    def find(context: TestContext, label: str) -> Stage:
+        method, name = label.split(".")
+        stage = graph_of(context).asked[method, name, context.config.all_seeds[0]]
+        (context.output / stage.folder).mkdir(parents=True, exist_ok=True)  # as the pipeline does
+        return stage
 
     return find
+
+
+@pytest.fixture
+def plant(stage_of: Callable[[TestContext, str], Stage]) -> Callable[..., None]:
+    """Return what leaves stages with weights, as if trained: random ones, BatchNorm included."""
+    from fastssd.runtime.build import build
+    from fastssd.training.checkpoints import WEIGHTS, save_weights
+
+    def leave(context: TestContext, *labels: str) -> None:
+        for label in labels:
+            stage = stage_of(context, label)
+            method = build(stage, context)
+            generator = torch.Generator().manual_seed(len(label))
+            with torch.no_grad():
+                for layer in method.modules():
+                    if isinstance(layer, ClassScale):
+                        layer.scale.uniform_(0.5, 2, generator=generator)
+                    elif isinstance(layer, nn.BatchNorm2d) and "source" not in stage.sources:
+                        layer.running_mean.normal_(0, 0.3, generator=generator)
+                        layer.running_var.uniform_(0.5, 2, generator=generator)
+            save_weights(context.output / stage.folder / WEIGHTS["last"], method)
+
+    return leave

@@ -112,7 +112,7 @@ def test_room_is_reserved_at_once_and_a_full_disk_says_what_is_needed(tmp_path, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(DataError, match=r"table of 606 bytes has no room .* frozen\.store"):
+    with pytest.raises(DataError, match=r"table of 606 bytes has no room .* tables\.store"):
         files.create()
     assert not any(files.directory.glob("*.npy"))
     larger = TableFiles(tmp_path / "larger", [IDS], num_rows=2**60, block_rows=4)

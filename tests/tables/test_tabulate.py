@@ -1,20 +1,23 @@
-import json
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from fastssd.core.processes import Processes
 from fastssd.data.draws import Draws, pack_view
 from fastssd.errors import ConfigError, DataError
+from fastssd.models.backbones import build_backbone
+from fastssd.models.heads import LinearHead
 from fastssd.models.networks import FrozenNetwork
+from fastssd.models.seeding import seeded
 from fastssd.tables import tabulate
+from fastssd.tables.reader import Reader
 from fastssd.tables.rows import DistinctDraws, EveryView
 from fastssd.tables.stores import FeaturesStore, LogitsStore
 from fastssd.training.batches import finished
 
 NUM_VIEWS = 2
-BLOCKS = ("evaluation.batch_size=16",)
 
 
 @pytest.fixture(autouse=True)
@@ -24,33 +27,58 @@ def small_blocks(monkeypatch):
 
 
 @pytest.fixture
-def frozen(context):
-    made = context("model.backbone=resnet8")
-    backbone = made.backbone("a test")
-    return FrozenNetwork(backbone, made.head(backbone.width, "a test"), batchnorm="frozen")
+def frozen():
+    with seeded(0, "a test"):
+        head = LinearHead(64, 10)
+    return FrozenNetwork(build_backbone("resnet8", seed=0), head, batchnorm="frozen")
 
 
 @pytest.fixture
-def table_of(context, frozen, tmp_path):
-    """Return what makes a table of every view's logits in a folder, under overrides."""
+def run(context):
+    """Return what makes a context whose batches are small, as one process of several."""
 
-    def make(*overrides, folder="table", stream="distill", views=NUM_VIEWS, made=None):
-        made = made or context(*BLOCKS, *overrides)
-        store = LogitsStore(frozen, made.num_classes, made.config.frozen.dtype)
-        rows = EveryView(len(made.train), views)
-        return tabulate.tabulated(tmp_path / folder, store, rows, stream=stream, context=made)
+    def make(**share):
+        return context("evaluation.batch_size=16", **share)
 
     return make
 
 
-def directly(frozen, context, draws, stream, ask=None):
+def reader_of(made, stream="distill"):
+    return made.reader(made.train, made.augmentation(stream, seed=0))
+
+
+def about(stream="distill", **more):
+    """Return what the rows depend on besides the network."""
+    return {"decoder": "torchvision", "seed": 0, "identity": {"draws": stream}, **more}
+
+
+@pytest.fixture
+def table_of(run, frozen, tmp_path):
+    """Return what makes a table of every view's logits in a folder."""
+
+    def make(
+        made=None, *, folder="table", stream="distill", views=NUM_VIEWS, dtype="float16", **more
+    ):
+        made = made or run()
+        return tabulate.tabulated(
+            tmp_path / folder,
+            LogitsStore(frozen, made.num_classes, dtype),
+            EveryView(len(made.train), views),
+            reader=reader_of(made, stream),
+            about=about(stream, **more),
+        )
+
+    return make
+
+
+def directly(frozen, made, draws, stream, ask=None):
     """Return (B, C) logits, each draw alone in its batch."""
-    augmentation = context.augmentation(stream)
-    fetch = context.images(context.train, augmentation)
+    augmentation = made.augmentation(stream, seed=0)
+    fetch = made.fetch(made.train, augmentation, None)
     rows = [draws[np.array([i])] for i in range(len(draws))]
     frozen.eval()
     ask = ask or frozen
-    return torch.cat([ask(finished(row, fetch(row), augmentation).query) for row in rows])
+    return torch.cat([ask(finished(row, fetch(row), augmentation).images) for row in rows])
 
 
 def content(folder):
@@ -63,10 +91,10 @@ def some_of(rows, step=23) -> Draws:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-2)])
 def test_a_table_of_every_view_holds_what_the_network_says_of_each(
-    context, frozen, table_of, tmp_path, dtype, tolerance
+    run, frozen, table_of, tmp_path, dtype, tolerance
 ):
-    made = context(*BLOCKS, f"frozen.dtype={dtype}")
-    table = table_of(made=made)
+    made = run()
+    table = table_of(made, dtype=dtype)
 
     some = some_of(table.rows)
     expected = directly(frozen, made, some, "distill")
@@ -78,23 +106,31 @@ def test_a_table_of_every_view_holds_what_the_network_says_of_each(
     assert sorted(content(tmp_path / "table")) == ["logits.npy", "manifest.json"]
 
 
-def test_a_table_of_distinct_draws_holds_what_the_network_says_of_each(context, frozen, tmp_path):
-    made = context("frozen.dtype=float32")
+def test_a_table_of_distinct_draws_holds_what_the_network_says_of_each(run, frozen, tmp_path):
+    made = run()
     draws = Draws(np.array([7, 3, 7, 7, 0]), pack_view([0, 1, 1, 0, 4], [0, 0, 2, 0, 1]))
     store, rows = LogitsStore(frozen, made.num_classes, "float32"), DistinctDraws(draws)
 
-    table = tabulate.tabulated(tmp_path / "table", store, rows, stream="balance", context=made)
+    table = tabulate.tabulated(
+        tmp_path / "table", store, rows, reader=reader_of(made, "balance"), about=about("balance")
+    )
 
     assert np.load(tmp_path / "table/logits.npy", mmap_mode="r").shape == (4, 10)
     expected = directly(frozen, made, draws, "balance")
     torch.testing.assert_close(table.read(draws)["table.logits"], expected, atol=1e-5, rtol=0)
 
 
-def test_a_table_of_features_holds_what_the_classifier_is_applied_to(context, frozen, tmp_path):
-    made = context(*BLOCKS, "frozen.dtype=float32")
+def test_a_table_of_features_holds_what_the_classifier_is_applied_to(run, frozen, tmp_path):
+    made = run()
     rows = EveryView(len(made.train), NUM_VIEWS)
     store = FeaturesStore(frozen, "float32")
-    table = tabulate.tabulated(tmp_path / "table", store, rows, stream="distill", context=made)
+
+    def make():
+        return tabulate.tabulated(
+            tmp_path / "table", store, rows, reader=reader_of(made), about=about()
+        )
+
+    table = make()
 
     some = some_of(rows)
     expected = directly(frozen, made, some, "distill")
@@ -104,16 +140,15 @@ def test_a_table_of_features_holds_what_the_classifier_is_applied_to(context, fr
     # Any other classifier on the same backbone reads the same table.
     with torch.no_grad():
         frozen.head.weight.mul_(2)
-    tabulate.tabulated(tmp_path / "table", store, rows, stream="distill", context=made)
+    make()
 
 
 class Killed(BaseException):
     pass
 
 
-def killed_after(table_of, context, number, *overrides):
+def killed_after(table_of, run, number, **kwargs):
     """Make a table up to a batch, as a killed process leaves it."""
-    made = context(*BLOCKS, *overrides)
     left = [number]
 
     def ask():
@@ -121,25 +156,24 @@ def killed_after(table_of, context, number, *overrides):
         if not left[0]:
             raise Killed
 
-    object.__setattr__(made, "stop_if_asked", ask)
     with pytest.raises(Killed):
-        table_of(made=made)
+        table_of(run(processes=Processes(stop_if_asked=ask)), **kwargs)
 
 
 def test_a_killed_pass_goes_on_at_its_first_unfinished_block_with_the_same_bits(
-    context, table_of, tmp_path, monkeypatch
+    run, table_of, tmp_path, monkeypatch
 ):
     table_of(folder="straight")
-    asked, answers = [], tabulate.answers
+    asked, answers = [], Reader.answers
 
-    def counted(*args, **kwargs):
-        for draws, answer in answers(*args, **kwargs):
+    def counted(self, *args):
+        for draws, answer in answers(self, *args):
             asked.append(len(draws))
             yield draws, answer
 
-    monkeypatch.setattr(tabulate, "answers", counted)
+    monkeypatch.setattr(Reader, "answers", counted)
     for batches in (5, 1, 4):  # two blocks, none, two blocks; 342 rows are 11 blocks of 32
-        killed_after(table_of, context, batches)
+        killed_after(table_of, run, batches)
         assert not (tmp_path / "table/manifest.json").exists()
     asked.clear()
 
@@ -151,10 +185,10 @@ def test_a_killed_pass_goes_on_at_its_first_unfinished_block_with_the_same_bits(
 
 @pytest.mark.parametrize("torn", ["journal", "block", "file", "unfinished"])
 def test_what_a_kill_or_the_disk_has_spoilt_of_an_unfinished_table_is_made_again(
-    context, table_of, tmp_path, torn
+    run, table_of, tmp_path, torn
 ):
     table_of(folder="straight")
-    killed_after(table_of, context, 7)
+    killed_after(table_of, run, 7)
     folder = tmp_path / "table"
     if torn == "journal":
         path = folder / "blocks-00000.jsonl"
@@ -210,38 +244,36 @@ def test_a_finished_table_whose_file_is_gone_is_made_again(table_of, tmp_path, h
 
 def test_a_finished_table_is_not_made_again(table_of, tmp_path, monkeypatch):
     table_of()
-    monkeypatch.setattr(tabulate, "answers", lambda *args, **kwargs: pytest.fail("asked again"))
+    monkeypatch.setattr(Reader, "answers", lambda *args: pytest.fail("asked again"))
     table_of()
 
 
-def in_processes(context, number, make, *overrides):
+def in_processes(run, number, make):
     """Call `make(context)` for every rank at once; threads stand in for processes."""
-    barrier = threading.Barrier(number, timeout=60)
+    meet = threading.Barrier(number, timeout=60)
     shared, failures = {}, []
 
-    def rank_context(rank):
-        made = context(*BLOCKS, *overrides, rank=rank, num_processes=number)
-
+    def processes(rank):
         def reduce(values):
             shared[rank] = values
-            barrier.wait()
+            meet.wait()
             total = sum(shared[other] for other in range(number))
-            barrier.wait()
+            meet.wait()
             return total
 
-        object.__setattr__(made, "barrier", lambda: barrier.wait() and None)
-        object.__setattr__(made, "reduce", reduce)
-        return made
+        return Processes(is_main=rank == 0, reduce=reduce, barrier=lambda: meet.wait() and None)
 
-    def run(made):
+    def work(made):
         try:
             make(made)
         except BaseException as error:
             failures.append(error)
-            barrier.abort()
+            meet.abort()
 
-    contexts = [rank_context(rank) for rank in range(number)]
-    threads = [threading.Thread(target=run, args=(made,)) for made in contexts]
+    contexts = [
+        run(rank=rank, num_processes=number, processes=processes(rank)) for rank in range(number)
+    ]
+    threads = [threading.Thread(target=work, args=(made,)) for made in contexts]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -250,13 +282,9 @@ def in_processes(context, number, make, *overrides):
 
 
 @pytest.mark.parametrize("number", [2, 3])
-def test_processes_fill_disjoint_parts_that_make_the_whole_table(
-    context, table_of, tmp_path, number
-):
-    whole = table_of("frozen.dtype=float32", folder="whole")
-    failures = in_processes(
-        context, number, lambda made: table_of(made=made), "frozen.dtype=float32"
-    )
+def test_processes_fill_disjoint_parts_that_make_the_whole_table(run, table_of, tmp_path, number):
+    whole = table_of(folder="whole", dtype="float32")
+    failures = in_processes(run, number, lambda made: table_of(made, dtype="float32"))
     assert not failures
     one, other = (np.load(tmp_path / name / "logits.npy") for name in ("whole", "table"))
     np.testing.assert_allclose(one, other, atol=1e-5)  # their batches are of other sizes
@@ -265,12 +293,12 @@ def test_processes_fill_disjoint_parts_that_make_the_whole_table(
 
 
 def test_a_pass_of_one_process_is_finished_by_three_and_the_other_way_round(
-    context, table_of, tmp_path
+    run, table_of, tmp_path
 ):
-    table_of("frozen.dtype=float32", folder="whole")
-    killed_after(table_of, context, 7, "frozen.dtype=float32")
+    table_of(folder="whole", dtype="float32")
+    killed_after(table_of, run, 7, dtype="float32")
     begun = np.load(tmp_path / "table/logits.npy")[: 3 * 32]
-    assert not in_processes(context, 3, lambda made: table_of(made=made), "frozen.dtype=float32")
+    assert not in_processes(run, 3, lambda made: table_of(made, dtype="float32"))
     one, other = (np.load(tmp_path / name / "logits.npy") for name in ("whole", "table"))
     np.testing.assert_array_equal(begun, other[: 3 * 32])
     np.testing.assert_allclose(one, other, atol=1e-5)
@@ -278,72 +306,60 @@ def test_a_pass_of_one_process_is_finished_by_three_and_the_other_way_round(
     for row in (5, 330):
         damage(tmp_path / "table/logits.npy", 128 + row * 40)
     with pytest.warns(UserWarning, match="is damaged"):
-        table_of("frozen.dtype=float32")
+        table_of(dtype="float32")
     other = np.load(tmp_path / "table/logits.npy")
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_hosts_that_share_no_directory_are_told_so(context, frozen, table_of, tmp_path):
+def test_hosts_that_share_no_directory_are_told_so(run, frozen, table_of, tmp_path):
     def separately(made):
-        store = LogitsStore(frozen, made.num_classes, "float16")
-        rows = EveryView(len(made.train), NUM_VIEWS)
         folder = tmp_path / f"host{made.workers.rank}"
         folder.mkdir(exist_ok=True)
         if made.workers.rank:  # as if it were rank 0's, on another disk
-            tabulate._begin(*begun_as(folder, store, rows, made), {})
-        tabulate.tabulated(folder, store, rows, stream="distill", context=made)
+            store = LogitsStore(frozen, made.num_classes, "float16")
+            rows = EveryView(len(made.train), NUM_VIEWS)
+            wanted = tabulate.wanted_manifest(store, rows, about())
+            manifest = {"block_rows": 32, **wanted}
+            tabulate._begin(tabulate.table_files(folder, manifest), manifest, {})
+        table_of(made, folder=folder.name)
 
-    def begun_as(folder, store, rows, made):
-        manifest = {
-            "block_rows": 32,
-            **tabulate.wanted_manifest(store, rows, stream="distill", context=made),
-        }
-        return tabulate.table_files(folder, manifest), manifest
-
-    failures = in_processes(context, 2, separately)
+    failures = in_processes(run, 2, separately)
     messages = [str(failure) for failure in failures if isinstance(failure, DataError)]
     assert any("must share its output directory" in message for message in messages)
 
 
 @pytest.mark.parametrize("is_finished", [True, False])
 @pytest.mark.parametrize(
-    ("override", "difference"),
+    ("other", "difference"),
     [
-        ("seed=1", "seed is 0, not 1"),
-        ("frozen.dtype=float32", "columns.logits is ['float16', 10], not ['float32', 10]"),
-        ("augment.mean=[0.5,0.5,0.5]", "augmentation.mean is"),
-        ("precision=bf16", "network.precision is 'no', not 'bf16'"),
+        ({"seed": 1}, "seed is 0, not 1"),
+        ({"dtype": "float32"}, "columns.logits is ['float16', 10], not ['float32', 10]"),
+        ({"stream": "balance"}, "identity.draws is 'distill', not 'balance'"),
+        ({"views": NUM_VIEWS + 1}, "num_rows is 342, not 513; rows.views is 2, not 3"),
+        ({"decoder": "native"}, "decoder is 'torchvision', not 'native'"),
     ],
 )
 def test_a_table_of_other_settings_is_refused_naming_them(
-    context, table_of, tmp_path, override, difference, is_finished
+    run, table_of, tmp_path, other, difference, is_finished
 ):
     if is_finished:
         table_of()
     else:
-        killed_after(table_of, context, 5)
+        killed_after(table_of, run, 5)
     before = content(tmp_path / "table")
     with pytest.raises(DataError) as refusal:
-        table_of(override)
+        table_of(**other)
     assert difference in str(refusal.value)
     assert str(tmp_path / "table") in str(refusal.value)
     assert content(tmp_path / "table") == before
 
 
-def test_a_table_of_another_network_or_of_other_draws_is_refused(frozen, table_of, tmp_path):
+def test_a_table_of_another_network_is_refused(frozen, table_of, tmp_path):
     table_of()
-    with pytest.raises(DataError, match="stream is 'distill', not 'balance'"):
-        table_of(stream="balance")
-    with pytest.raises(DataError, match=r"num_rows is 342, not 513; rows\.views is 2, not 3"):
-        table_of(views=NUM_VIEWS + 1)
     with torch.no_grad():
         frozen.head.bias[0] += 1e-3
-    with pytest.raises(DataError, match=r"network\.weights is"):
+    with pytest.raises(DataError, match=r"weights is"):
         table_of()
-    manifest = json.loads((tmp_path / "table/manifest.json").read_text())
-    assert manifest["decoder"] == "torchvision"
-    assert manifest["filter"]
-    assert manifest["dataset"]["name"] == "digits"
 
 
 def test_another_library_version_warns_and_asks_the_network_again(
@@ -367,7 +383,7 @@ def test_another_library_version_warns_and_asks_the_network_again(
 def test_answers_that_do_not_fit_are_refused(frozen, table_of, factor):
     with torch.no_grad():
         frozen.head.weight.mul_(factor)
-    with pytest.raises(ConfigError, match=r"of logits is not finite in float16: set frozen\.dtype"):
+    with pytest.raises(ConfigError, match=r"of logits is not finite in float16: set tables\.dtype"):
         table_of()
 
 

@@ -1,29 +1,30 @@
 import pytest
 import torch
 
+from fastssd.data.workers import Workers, together
 from fastssd.runtime.build import prepare
-from fastssd.training.batches import Workers, together
 
 
 def batches(prepared, epoch, first_step=0):
-    feed = prepared.feed
-    start = epoch * feed.steps_per_epoch
-    return list(feed.batches(start + first_step, start + feed.steps_per_epoch))
+    steps = prepared.batches.steps_per_epoch
+    return list(prepared.batches.batches(epoch * steps + first_step, (epoch + 1) * steps))
 
 
 @pytest.fixture
-def feed_of(context, job_of):
+def prepared_of(context, stage_of):
+    """Return what prepares the rotation stage, under overrides and as one process of several."""
+
     def make(*overrides, **share):
         made = context(*overrides, **share)
-        return prepare(job_of(made, "1-features"), made)
+        return prepare(stage_of(made, "ssd.I"), made)
 
     return make
 
 
-def test_an_epoch_from_a_step_on_is_the_rest_of_the_epoch(feed_of):
-    prepared = feed_of("features.accumulate=2")
+def test_an_epoch_from_a_step_on_is_the_rest_of_the_epoch(prepared_of):
+    prepared = prepared_of("budgets.scratch.accumulate=2")
     whole, rest = batches(prepared, 1), batches(prepared, 1, first_step=2)
-    assert len(whole) == 2 * prepared.feed.steps_per_epoch
+    assert len(whole) == 2 * prepared.batches.steps_per_epoch
     assert len(rest) == len(whole) - 4
     for one, other in zip(whole[4:], rest, strict=True):
         assert one.draws.samples.tolist() == other.draws.samples.tolist()
@@ -32,10 +33,12 @@ def test_an_epoch_from_a_step_on_is_the_rest_of_the_epoch(feed_of):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_processes_and_micro_batches_share_one_global_batch(feed_of, accumulate):
-    whole = batches(feed_of(), 0)
+def test_processes_and_micro_batches_share_one_global_batch(prepared_of, accumulate):
+    whole = batches(prepared_of(), 0)
     shares = [
-        batches(feed_of(f"features.accumulate={accumulate}", rank=rank, num_processes=4), 0)
+        batches(
+            prepared_of(f"budgets.scratch.accumulate={accumulate}", rank=rank, num_processes=4), 0
+        )
         for rank in range(4)
     ]
     for step, batch in enumerate(whole):
@@ -45,23 +48,23 @@ def test_processes_and_micro_batches_share_one_global_batch(feed_of, accumulate)
             for rank in range(4)
         ]
         assert torch.equal(torch.cat([part.labels for part in parts]), batch.labels)
-        assert torch.equal(torch.cat([part.query for part in parts]), batch.query)
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
         assert torch.equal(torch.cat([part.checksums for part in parts]), batch.checksums)
 
 
-def test_labels_are_those_of_the_samples_and_pixels_differ_by_epoch(feed_of, context):
+def test_labels_are_those_of_the_samples_and_pixels_differ_by_epoch(prepared_of, context):
     labels = torch.from_numpy(context().train.labels)
-    first, second = batches(feed_of(), 0), batches(feed_of(), 1)
+    first, second = batches(prepared_of(), 0), batches(prepared_of(), 1)
     for batch in first:
         assert torch.equal(batch.labels, labels[batch.draws.samples])
-        assert batch.query.dtype == torch.float32
-        assert batch.query.is_contiguous(memory_format=torch.channels_last)
+        assert batch.images.dtype == torch.float32
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
     sums = [torch.cat([batch.checksums for batch in epoch]) for epoch in (first, second)]
     assert len(set(sums[0].tolist()) - set(sums[1].tolist())) > len(sums[0]) // 2
 
 
-def test_checksums_are_made_only_for_a_trace(feed_of):
-    assert batches(feed_of("log.trace=false"), 0)[0].checksums is None
+def test_checksums_are_made_only_for_a_trace(prepared_of):
+    assert batches(prepared_of("log.trace=false"), 0)[0].checksums is None
 
 
 class Threaded:

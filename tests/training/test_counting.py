@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastssd.data.draws import Draws
-from fastssd.runtime.build import prepare
-from fastssd.training.batches import Workers, finished
+from fastssd.data.workers import Workers
+from fastssd.runtime.build import build
+from fastssd.training.batches import finished
 from fastssd.training.counting import in_order
 
 
@@ -34,29 +35,29 @@ def test_every_draw_is_in_one_batch_of_one_process(num_draws, batch_size, num_pr
 
 
 @pytest.mark.parametrize("batch_size", [7, 512])
-def test_counts_are_those_of_each_image_on_its_own(context, job_of, batch_size):
+def test_counts_are_those_of_each_image_on_its_own(context, stage_of, batch_size):
     made = context("model.backbone=resnet8", f"evaluation.batch_size={batch_size}")
-    stage = prepare(job_of(made, "1-features"), made).stage
+    stage = build(stage_of(made, "ssd.I"), made)
     split = made.dataset.split("val")
 
     counter = made.count(stage, "val")["classifier"]
 
     assert not stage.training
-    augmentation = made.augmentation("test")
-    fetch = made.images(split, augmentation)
+    augmentation = made.test_augmentation()
+    fetch = made.fetch(split, augmentation, None)
     correct, total = [0] * 10, [0] * 10
     for sample in range(len(split)):
         draws = Draws(np.array([sample]), np.array([0]))
         batch = finished(draws, fetch(draws), augmentation)
-        predicted = int(stage.predict(batch.query)["classifier"].argmax())
+        predicted = int(stage.predict(batch.images)["classifier"].argmax())
         total[split.labels[sample]] += 1
         correct[split.labels[sample]] += predicted == split.labels[sample]
     assert counter.correct.tolist() == correct
     assert counter.total.tolist() == total
 
 
-def test_processes_count_disjoint_images_that_make_the_split(context, job_of):
-    stage = prepare(job_of(context(), "1-features"), context()).stage
+def test_processes_count_disjoint_images_that_make_the_split(context, stage_of):
+    stage = build(stage_of(context(), "ssd.I"), context())
     whole = context().count(stage, "test")["classifier"]
     parts = [
         context(rank=rank, num_processes=7).count(stage, "test")["classifier"] for rank in range(7)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from fastssd.config import BalanceConfig, FeaturesConfig
+from fastssd.config import Budget
 from fastssd.training.learning_rate import learning_rate
 
 STEPS_PER_EPOCH = 7
@@ -30,13 +30,16 @@ def by_epoch(config):
     return [of_epoch[0] for of_epoch in whole]
 
 
-BBN = FeaturesConfig(
-    epochs=200, lr=0.1, schedule="multistep", milestones=[120, 160], decay=0.01, warmup_epochs=5
-)
+def budget(**settings):
+    return Budget(**{"batch_size": 1, "lr": 0.2, **settings})
+
+
+BBN = {"epochs": 200, "lr": 0.1, "schedule": "multistep", "decay": 0.01, "warmup_epochs": 5}
+MILESTONES = [120, 160]
 
 
 def test_warm_up_and_milestones_are_those_of_bbns_recipe():
-    rate_of = dict(enumerate(by_epoch(BBN), start=1))
+    rate_of = dict(enumerate(by_epoch(budget(**BBN, milestones=MILESTONES)), start=1))
 
     warm_up = [0.0467, 0.0600, 0.0733, 0.0867, 0.1]
     assert [rate_of[epoch] for epoch in range(1, 6)] == pytest.approx(warm_up, abs=5e-5)
@@ -46,22 +49,20 @@ def test_warm_up_and_milestones_are_those_of_bbns_recipe():
 
 
 def test_milestones_may_stand_in_any_order():
-    shuffled = FeaturesConfig(
-        epochs=200, schedule="multistep", milestones=[160, 120], decay=0.01, warmup_epochs=5
-    )
+    shuffled = budget(**BBN, milestones=MILESTONES[::-1])
 
-    assert by_epoch(shuffled) == by_epoch(BBN)
+    assert by_epoch(shuffled) == by_epoch(budget(**BBN, milestones=MILESTONES))
 
 
 def test_the_cosine_of_the_reference_code_moves_once_an_epoch():
-    rate_of = by_epoch(BalanceConfig(epochs=5, lr=0.2))
+    rate_of = by_epoch(budget(epochs=5, lr=0.2))
 
     assert rate_of == pytest.approx([0.2, 0.181, 0.131, 0.069, 0.019], abs=5e-4)
 
 
 @pytest.mark.parametrize("update", ["epoch", "step"])
 def test_the_cosine_is_pytorchs(update):
-    config = BalanceConfig(epochs=9, lr=0.3, update=update)
+    config = budget(epochs=9, lr=0.3, update=update)
     total = 9 * (1 if update == "epoch" else STEPS_PER_EPOCH)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
@@ -77,7 +78,7 @@ def test_the_cosine_is_pytorchs(update):
 
 
 def test_a_cosine_by_steps_falls_at_every_step_and_stays_above_zero():
-    steps = [rate for epoch in rates(BalanceConfig(epochs=4, update="step")) for rate in epoch]
+    steps = [rate for epoch in rates(budget(epochs=4, update="step")) for rate in epoch]
 
     assert all(later < earlier for earlier, later in itertools.pairwise(steps))
     assert steps[0] == 0.2
@@ -85,8 +86,8 @@ def test_a_cosine_by_steps_falls_at_every_step_and_stays_above_zero():
 
 
 def test_warm_up_scales_whatever_schedule_it_meets():
-    warm = by_epoch(FeaturesConfig(epochs=10, lr=0.4, warmup_epochs=2))
-    cold = by_epoch(FeaturesConfig(epochs=10, lr=0.4))
+    warm = by_epoch(budget(epochs=10, lr=0.4, warmup_epochs=2))
+    cold = by_epoch(budget(epochs=10, lr=0.4))
 
     assert warm[0] / cold[0] == pytest.approx(2 / 3)
     assert warm[1:] == cold[1:]
@@ -94,4 +95,4 @@ def test_warm_up_scales_whatever_schedule_it_meets():
 
 
 def test_a_constant_rate_stays():
-    assert set(by_epoch(FeaturesConfig(epochs=30, lr=0.25, schedule="constant"))) == {0.25}
+    assert set(by_epoch(budget(epochs=30, lr=0.25, schedule="constant"))) == {0.25}

@@ -5,15 +5,15 @@ import torch
 from pretend_gpu import GPU, pretended_gpu, pretended_gpu_refuses_waits
 from torch import nn
 
-from fastssd.config import TrainingConfig
+from fastssd.config import Budget
 from fastssd.training.optimizer import Descent
 
 CPU = torch.device("cpu")
 RATES = (0.1, 0.05, 0.02, 0.01)
 
 
-def training(**settings):
-    return TrainingConfig(**{"epochs": 1, "batch_size": 4, "lr": 0.1, **settings})
+def budget(**settings):
+    return Budget(**{"epochs": 1, "batch_size": 4, "lr": 0.1, **settings})
 
 
 def line(num_weights=40, seed=0):
@@ -32,7 +32,7 @@ def loss_of(stage, inputs):
 def test_steps_are_sgd_with_momentum_and_weight_decay_in_float64(nesterov, scaled):
     stage, inputs = line()
     weight, velocity = stage["weight"].detach().double(), torch.zeros(40, dtype=torch.float64)
-    settings = training(momentum=0.9, weight_decay=0.01, nesterov=nesterov)
+    settings = budget(momentum=0.9, weight_decay=0.01, nesterov=nesterov)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12) if scaled else None
     descent = Descent(stage, settings, device=CPU, scaler=scaler)
 
@@ -49,7 +49,7 @@ def test_steps_are_sgd_with_momentum_and_weight_decay_in_float64(nesterov, scale
 
 
 def test_named_losses_and_micro_batches_add_up_to_one_loss():
-    settings = training(momentum=0.0, weight_decay=0.0)
+    settings = budget(momentum=0.0, weight_decay=0.0)
     (whole, inputs), (parts, _) = line(), line()
     together, apart = (Descent(stage, settings, device=CPU) for stage in (whole, parts))
 
@@ -66,7 +66,7 @@ def test_named_losses_and_micro_batches_add_up_to_one_loss():
 def test_weights_that_learn_nothing_stay():
     stage = nn.ParameterDict({"weight": torch.ones(3), "frozen": torch.ones(3)})
     stage["frozen"].requires_grad_(False)
-    descent = Descent(stage, training(weight_decay=0.1), device=CPU)
+    descent = Descent(stage, budget(weight_decay=0.1), device=CPU)
 
     descent.backward({"loss": (stage["weight"] * stage["frozen"]).sum()})
     descent.step(0.1)
@@ -79,8 +79,8 @@ def test_weights_that_learn_nothing_stay():
 def test_a_gradient_beyond_fp16_leaves_its_step_out_and_halves_the_scale(left_out):
     (stage, inputs), (expected, _) = line(), line()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    descent = Descent(stage, training(), device=CPU, scaler=scaler)
-    other = Descent(expected, training(), device=CPU)
+    descent = Descent(stage, budget(), device=CPU, scaler=scaler)
+    other = Descent(expected, budget(), device=CPU)
 
     for number, row in enumerate(inputs):
         before = stage["weight"].detach().clone()
@@ -103,7 +103,7 @@ def test_neither_backward_nor_step_waits_for_the_device(scaled):
     with pretended_gpu():
         stage = stage.to(GPU)
         scaler = torch.amp.GradScaler("cuda") if scaled else None
-        descent = Descent(stage, training(), device=GPU, scaler=scaler)
+        descent = Descent(stage, budget(), device=GPU, scaler=scaler)
         for number, row in enumerate(inputs.to(GPU)):
             losses = {"one": loss_of(stage, row), "other": loss_of(stage, row)}
             if number == 0:  # the scale goes to the device once

@@ -9,7 +9,12 @@ from fastssd.methods.method import Method, Parts
 from fastssd.methods.posthoc.features import FeatureSet
 from fastssd.methods.posthoc.la_posthoc import LaPosthoc
 from fastssd.methods.posthoc.ncm import Ncm
-from fastssd.methods.posthoc.options import PosthocOptions
+from fastssd.methods.posthoc.options import (
+    LaPosthocOptions,
+    NcmOptions,
+    PosthocOptions,
+    TauNormOptions,
+)
 from fastssd.methods.posthoc.posthoc import Posthoc, Sweep
 from fastssd.methods.posthoc.tau_norm import TauNorm
 from fastssd.models.networks import BalancedNetwork, FrozenNetwork
@@ -54,15 +59,18 @@ class TauNormStage(PosthocStage):
     """Weights of classes divided by their length to a power."""
 
     posthoc = TauNorm
+    Options = TauNormOptions
 
 
 class NcmStage(PosthocStage):
     """The class whose training images' mean feature is nearest."""
 
     posthoc = Ncm
+    Options = NcmOptions
 
 
 class LaStage(PosthocStage):
     """Logits from which the classes' frequencies are taken."""
 
     posthoc = LaPosthoc
+    Options = LaPosthocOptions

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from fastssd.methods.joining import joined
+
+from fastssd.methods.tasks.joining import joined
 
 
 def images(count, channels_last):
@@ -52,8 +53,8 @@ def test_different_pieces_of_memory_keep_channels_last():
 
 
 def test_augmented_views_of_the_rotation_task_lie_one_behind_the_other(context):
-    made = context("features.task=rotation")
-    augmentation = made.augmentation("features", rotate=True)
+    made = context()
+    augmentation = made.augmentation("features", seed=0, rotate=True)
     samples = torch.arange(6).numpy()
     parameters = augmentation.parameters(samples, samples * 0)
     tensors = {name: torch.from_numpy(values) for name, values in parameters.items()}
