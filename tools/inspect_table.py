@@ -19,6 +19,7 @@ if __spec__ is None:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
+from fastssd.tables.wanted import TABLE
 
 from fastssd.core.files import write_atomically
 from fastssd.data.dataset import open_dataset
@@ -34,7 +35,6 @@ from fastssd.tables.journal import read_journals
 from fastssd.tables.manifest import Manifest, check_manifest, found_manifest
 from fastssd.tables.table import Table, table_files
 from fastssd.tables.tabulate import wanted_manifest
-from fastssd.tables.wanted import TABLE
 from fastssd.training.batches import Workers
 
 _MASSES = (0.5, 0.9, 0.99)
