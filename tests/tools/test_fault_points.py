@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "tools/fault_points.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "points"), [(1, 4), (2, 2)])
+@pytest.mark.parametrize(("processes", "points"), [(1, 3), (2, 1)])
 def test_runs_killed_at_points_chosen_by_seed_end_bit_identical(tmp_path, processes, points):
     report = tmp_path / "report.json"
     done = subprocess.run(
