@@ -41,7 +41,7 @@ STAGE_OF = {
     CE: ("ce.model",),
     ROTATION: ("ssd.I", "ssd.I.task.kind=rotation"),
     INSTANCE: ("ssd.I", "ssd.I.task={kind: instance, queue: 65536}"),
-    ONLINE: ("ssd.III", "ssd.III.reads=images", "ssd.III.bind=T"),
+    ONLINE: ("ssd.III", "ssd.III.reads=images"),
     TABLE: ("ssd.III", "ssd.III.reads=T"),
 }
 """A stage, and what the command line says of it."""
