@@ -9,14 +9,13 @@ import torch
 from torch import nn
 
 from fastssd.core.processes import Processes
-from fastssd.data.dataset import dataset_identity, open_dataset
+from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.workers import Workers
 from fastssd.models.heads import ClassScale
 from fastssd.recipe_file import Recipe, load_recipe
 from fastssd.runtime.context import Context
 from fastssd.runtime.graph import Graph, Stage
-from fastssd.runtime.identity import Facts
 from fastssd.runtime.make_graph import make_graph
 
 
@@ -78,12 +77,7 @@ def graph_of() -> Callable[[TestContext], Graph]:
     """Return what makes the graph of a context's recipe."""
 
     def make(context: TestContext) -> Graph:
-        facts = Facts(
-            dataset=dataset_identity(context.dataset),
-            decoder=context.decoder.name,
-            filter=context.filter(context.augmentation("any", seed=0)),
-        )
-        return make_graph(context.recipe, facts)
+        return make_graph(context.recipe, context.facts())
 
     return make
 
