@@ -15,10 +15,10 @@ from typing import Any
 from fastssd.checkpoints import WEIGHTS
 from fastssd.data.decode.decoders import FFCV
 from fastssd.data.identity import DatasetIdentity, digest_of
-from fastssd.errors import ConfigError, DataError
+from fastssd.errors import ConfigError
 from fastssd.evaluation.results import RESULT, read_stage
 from fastssd.files import CHECKSUM, check_seal, seal, write_atomically
-from fastssd.reading import reading
+from fastssd.reading import parse_json, read_bytes, reading, value_at
 from fastssd.stages.context import Context
 from fastssd.stages.jobs import Job, all_jobs
 from fastssd.stages.tables import num_shared_views
@@ -111,15 +111,12 @@ def read_record(folder: Path) -> StageRecord | None:
         DataError: If it is damaged, or can't be read.
     """
     path = folder / STAGE_FILE
-    with reading(path):
+    with reading(path, f"delete {folder} to train the stage again"):
         if not path.exists():
             return None
-        text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        content = json.loads(text)
+        content: dict[str, Any] = parse_json(read_bytes(path), dict)
         check_seal(content)
-        if CHECKSUM not in content:
-            raise ValueError("it has no checksum")
+        value_at(content, CHECKSUM, str)
         if content["version"] != VERSION:
             raise ConfigError(
                 f"{path} is of version {content['version']}, but this fastssd reads version "
@@ -127,14 +124,10 @@ def read_record(folder: Path) -> StageRecord | None:
                 "output"
             )
         return StageRecord(
-            recipe=dict(content["recipe"]),
-            dataset=DatasetIdentity.from_json(content["dataset"]),
-            weights=dict(content["weights"]),
+            recipe=value_at(content, "recipe", dict),
+            dataset=DatasetIdentity.from_json(value_at(content, "dataset", dict)),
+            weights=value_at(content, "weights", dict),
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}): delete {folder} to train the stage again"
-        ) from error
 
 
 def write_record(folder: Path, record: StageRecord) -> None:
