@@ -134,7 +134,7 @@ def test_a_file_where_a_stage_belongs_and_folders_that_cannot_be_read_are_said(
     monkeypatch.setattr(type(run), "iterdir", locked)
     assert here(arguments(run)) == 3
     error = capsys.readouterr().err
-    assert f"{run / '2-balance'} cannot be read: Permission denied" in error
+    assert f"{run / '2-balance'}: cannot be read: Permission denied" in error
     assert len(error.splitlines()) == 1
 
 
