@@ -81,8 +81,8 @@ def _print_config(recipe: Recipe) -> int:
 
 def _dry_run(recipe: Recipe, signals: Signals) -> int:
     """Say what a run would do."""
+    from fastssd.core.processes import Stopped
     from fastssd.runtime.session import Session
-    from fastssd.runtime.stop_signal import Stopped
     from fastssd.runtime.watchdog import Liveness
 
     follow_launcher()

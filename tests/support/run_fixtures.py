@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastssd.core.processes import Processes
-from fastssd.data.dataset import dataset_identity, open_dataset
+from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.workers import Workers
 from fastssd.models.heads import ClassScale
@@ -79,7 +79,7 @@ def graph_of() -> Callable[[TestContext], Graph]:
 
     def make(context: TestContext) -> Graph:
         facts = Facts(
-            dataset=dataset_identity(context.dataset),
+            dataset={"digest": context.dataset.identity.digest},
             decoder=context.decoder.name,
             filter=context.filter(context.augmentation("any", seed=0)),
         )
