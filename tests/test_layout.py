@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "core": {"errors", "native"},
     "config": {"errors", "core"},
     "recipe_file": {"errors", "core", "config"},
-    **{part: BASE for part in PARTS},
+    **dict.fromkeys(PARTS, BASE),
     "tables": {*BASE, "config", *PARTS},
     "methods": {*BASE, "config", "tables", *PARTS},
     "training": {*BASE, "config", "tables", "methods", *PARTS},
