@@ -25,7 +25,7 @@ from store import make_store
 from torch import Tensor, nn
 
 from fastssd.data.draws import Draws
-from fastssd.methods.batch import Batch, StageOutput
+from fastssd.methods.batch import Batch, Moment, Output
 
 HOST, STAGES, DATA = "host time", "ready batches", "real batches"
 SECTIONS = {
@@ -38,12 +38,13 @@ SECTIONS = {
 CE, ROTATION, INSTANCE = "fastssd CE", "fastssd stage I, rotation", "fastssd stage I, instance"
 ONLINE, TABLE = "fastssd stage III, online teacher", "fastssd stage III, table"
 STAGE_OF = {
-    CE: ("baseline-ce", {}),
-    ROTATION: ("1-features", {"task": "rotation"}),
-    INSTANCE: ("1-features", {"task": "instance"}),
-    ONLINE: ("3-distill", {"teacher": "online"}),
-    TABLE: ("3-distill", {"teacher": "table"}),
+    CE: ("ce.model",),
+    ROTATION: ("ssd.I", "ssd.I.task.kind=rotation"),
+    INSTANCE: ("ssd.I", "ssd.I.task={kind: instance, queue: 65536}"),
+    ONLINE: ("ssd.III", "ssd.III.reads=images"),
+    TABLE: ("ssd.III", "ssd.III.reads=T"),
 }
+"""A stage, and what the command line says of it."""
 TRAINER, LOOP = "fastssd trainer", "plain loop"
 TARGETS = [
     Target(TRAINER, at_most=300.0, section=HOST),
@@ -53,18 +54,19 @@ _HOST_BATCH, _NUM_CLASSES = 128, 10
 
 
 class Idle(nn.Module):
-    """A stage that computes next to nothing."""
+    """A method that computes next to nothing."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
 
-    def forward(self, batch: Batch) -> StageOutput:
-        return StageOutput(
-            losses={"classification": self.weight * 1}, hits={"classification": batch.labels == 0}
+    def forward(self, batch: Batch, at: Moment) -> Output:
+        return Output(
+            losses={"classification": self.weight * 1},
+            correct={"classification": batch.labels == 0},
         )
 
-    def after_step(self) -> None:
+    def after_step(self, at: Moment) -> None:
         """Nothing follows a step."""
 
 
@@ -85,14 +87,14 @@ def host_rows(runs: Runs, repeats: int, *, steps: int) -> list[Row]:
 
 def _plain_loop(batch: Batch, device: torch.device, steps: int) -> float:
     """Return the microseconds of a step written out."""
-    stage = Idle().to(device)
-    optimizer = torch.optim.SGD(stage.parameters(), lr=0.1, momentum=0.9, fused=True)
+    method = Idle().to(device)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, fused=True)
     losses: dict[str, Tensor]
     for step in range(steps):
         if step == steps // 5:
             _synchronize()
             started = time.perf_counter()
-        losses, _ = stage(batch)
+        losses, _ = method(batch, Moment(epoch=0, epochs=1, step=step, steps_per_epoch=steps))
         losses["classification"].backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -110,14 +112,14 @@ def stage_rows(runs: Runs, repeats: int, *, steps: int, threads: int) -> list[Ro
     ahead = threads + PREFETCH + 2  # batches in flight
     ready: dict[str, Callable[[], float]] = {}
     real: dict[str, Callable[[], float]] = {}
-    for name, (folder, options) in STAGE_OF.items():
-        prepared = runs.stage(folder, **options)
+    for name, asked in STAGE_OF.items():
+        prepared = runs.stage(*asked)
         ready[name] = runs.timed(
-            prepared.stage, runs.ready(prepared), steps=steps, warm_up=max(1, steps // 4)
+            prepared.method, runs.ready(prepared), steps=steps, warm_up=max(1, steps // 4)
         )
         if name in (CE, TABLE):
             real[f"{name}, real"] = runs.timed(
-                prepared.stage, prepared.feed, steps=max(steps, 3 * ahead), warm_up=ahead
+                prepared.method, prepared.batches, steps=max(steps, 3 * ahead), warm_up=ahead
             )
     # Together, so that both sections are of the same minutes.
     values = interleaved([Case(*case) for case in (ready | real).items()], repeats=repeats)

@@ -11,38 +11,36 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from fastssd.runtime.jobs import jobs_of
 from torch import nn
 
-from fastssd.config import (
-    AugmentConfig,
-    BalanceConfig,
-    Config,
-    DataConfig,
-    DistillConfig,
-    FeaturesConfig,
-    FrozenConfig,
-    LogConfig,
-    ModelConfig,
-    TrainingConfig,
-)
+from fastssd.config import Budget, LogConfig
+from fastssd.core.processes import Processes
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
+from fastssd.data.workers import Workers
 from fastssd.methods.batch import Batch
 from fastssd.models.compiling import compile_backbones
-from fastssd.runtime.build import Prepared, prepare
+from fastssd.recipe_file import load_recipe
+from fastssd.runtime.build import Prepared, prepare, untrained
 from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
 from fastssd.runtime.environment import set_algorithms
+from fastssd.runtime.make_graph import make_graph
 from fastssd.runtime.stop_signal import Agreement
-from fastssd.training.batches import Workers
 from fastssd.training.checkpoints import WEIGHTS, save_weights
-from fastssd.training.trainer import EpochFeed, StepBatch, Supervision, Trainer
+from fastssd.training.trainer import EpochBatches, StepBatch, Supervision, Trainer
 
 PREFETCH = 4
 """Finished batches that wait for a step, at most."""
-_EPOCHS = 10_000
-"""More than are taken: the rate and the draws of a long training."""
+_RECIPE = """
+output: unset
+data: {path: unset, test: train}
+augment: {size: 224}
+budgets:
+  # More epochs than are taken: the rate and the draws of a long training.
+  scratch: {epochs: 10000, batch_size: 256, lr: 0.1}
+tables: {views: 2}
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +69,7 @@ class Setting:
 
 
 class Ready:
-    """A feed whose batches are there: one batch, again and again."""
+    """Batches that are there: one, again and again."""
 
     def __init__(self, batch: StepBatch) -> None:
         self.batch = batch
@@ -84,7 +82,7 @@ class Ready:
 
 
 class Measured:
-    """A feed that takes the time from one of its batches to its last.
+    """Batches of another that take the time from one of them to the last.
 
     What prepares the batches goes on to the end as it would in the middle of an epoch: it is asked
     for more of them than are given out.
@@ -95,7 +93,7 @@ class Measured:
         warm_up: Steps that are not counted; with real batches, as many as are prepared ahead.
     """
 
-    def __init__(self, inner: EpochFeed, *, steps: int, warm_up: int) -> None:
+    def __init__(self, inner: EpochBatches, *, steps: int, warm_up: int) -> None:
         self.inner, self.steps_per_epoch, self._warm_up = inner, steps, warm_up
         self._stamps: list[float] = []
 
@@ -106,7 +104,7 @@ class Measured:
         return (last - first) / (self.steps_per_epoch - 1 - self._warm_up)
 
     def batches(self, first_step: int, last_step: int) -> Generator[StepBatch, None, None]:
-        """Yield the inner feed's."""
+        """Yield the inner batches."""
         with closing(self.inner.batches(first_step, last_step + self._warm_up)) as batches:
             for number, batch in enumerate(islice(batches, last_step - first_step)):
                 if number in (self._warm_up, self.steps_per_epoch - 1):
@@ -129,56 +127,85 @@ class Runs:
         self._dataset = open_dataset(setting.dataset)
         self._decoder = build_decoder("auto", threads=setting.threads)
         self.num_classes = len(self._dataset.classes)
+        self._workers = Workers(
+            rank=0,
+            num_processes=1,
+            threads=setting.threads,
+            prefetch=PREFETCH,
+            device=self._accelerator.device,
+        )
+        self._overrides = [
+            f"data.path={setting.dataset}",
+            f"augment.size={setting.size}",
+            f"model.backbone={setting.backbone}",
+            f"precision={setting.precision}",
+            f"budgets.scratch.batch_size={setting.batch_size}",
+        ]
 
-    def stage(self, folder: str, *, task: str = "none", teacher: str = "table") -> Prepared:
-        """Return a stage with its real feed.
+    def stage(self, label: str, *options: str) -> Prepared:
+        """Return a stage with its real batches.
 
         What it stands on has random weights: they take as long as trained ones.
 
         Args:
-            folder: Of its job, such as ``3-distill``.
-            task: Self-supervised, of stage I.
-            teacher: Of stage III.
+            label: The stage's, such as ``ssd.III``.
+            options: Of its method, as the command line has them.
         """
-        context = self._context(task, teacher)
-        jobs = {job.folder: job for job in jobs_of(context.config)}
-        for needed in ("1-features", "2-balance"):
-            file = context.output / needed / WEIGHTS["last"]
-            if folder == "3-distill" and not file.exists():
+        path = self._setting.output / "recipe.yaml"
+        path.write_text(_RECIPE, encoding="utf-8")
+        recipe = load_recipe(
+            path, [f"methods=[{label.partition('.')[0]}]", *self._overrides, *options]
+        )
+        set_algorithms(recipe.config)  # as a run does: cuDNN tries several
+        graph = make_graph(recipe)
+        stage = next(each for each in graph.stages if each.label == label)
+        output = self._setting.output / stage.digest[:16]
+        context = Context(
+            config=recipe.config,
+            dataset=self._dataset,
+            decoder=self._decoder,
+            workers=self._workers,
+            output=output,
+            processes=Processes(autocast=self._accelerator.autocast),
+        )
+        needed = [*stage.sources.values()]
+        for source in needed:
+            needed += source.sources.values()
+        for source in reversed(needed):  # each after those that it stands on
+            file = output / source.folder / WEIGHTS["last"]
+            if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                save_weights(file, prepare(jobs[needed], context).stage)
-        (context.output / folder).mkdir(parents=True, exist_ok=True)
-        prepared = prepare(jobs[folder], context)
+                save_weights(file, untrained(source, context))
+        prepared = prepare(stage, context)
         if self._setting.compile:
-            compile_backbones(prepared.stage)
+            compile_backbones(prepared.method)
         return prepared
 
     def ready(self, prepared: Prepared) -> Ready:
-        """Return a feed of a stage's first batch, on the device and augmented."""
-        with closing(prepared.feed.batches(0, 1)) as batches:
+        """Return a stage's first batch, on the device and augmented, to be given again."""
+        with closing(prepared.batches.batches(0, 1)) as batches:
             batch: Batch = next(batches)
         return Ready(dataclasses.replace(batch, labels=batch.labels.clone()))
 
     def timed(
-        self, stage: nn.Module, feed: EpochFeed, *, steps: int, warm_up: int
+        self, method: nn.Module, batches: EpochBatches, *, steps: int, warm_up: int
     ) -> Callable[[], float]:
-        """Return what trains a stage for some steps and gives the milliseconds of one."""
-        training = TrainingConfig(
-            epochs=1, batch_size=self._setting.batch_size, lr=1e-3, schedule="constant"
-        )
+        """Return what trains a method for some steps and gives the milliseconds of one."""
+        budget = Budget(epochs=1, batch_size=self._setting.batch_size, lr=1e-3, schedule="constant")
 
         def run() -> float:
-            measured = Measured(feed, steps=steps, warm_up=warm_up)
+            measured = Measured(batches, steps=steps, warm_up=warm_up)
             with tempfile.TemporaryDirectory(dir=self._setting.output) as folder:
                 trainer = Trainer(
-                    stage,
+                    method,
                     measured,
-                    training,
+                    budget,
                     accelerator=self._accelerator,
                     folder=Path(folder),
                     train_counts=[100] * self.num_classes,
                     seed=0,
-                    recipe="",
+                    order="benchmark",
+                    digest="benchmark",
                     supervision=Supervision(
                         console=Console(enabled=False),
                         log=LogConfig(),
@@ -192,36 +219,3 @@ class Runs:
             return 1000 * measured.seconds_per_step
 
         return run
-
-    def _context(self, task: str, teacher: str) -> Context:
-        setting, device = self._setting, self._accelerator.device
-        output = setting.output / f"{task}-{teacher}"
-        output.mkdir(parents=True, exist_ok=True)
-        config = Config(
-            output=str(output),
-            data=DataConfig(path=str(setting.dataset), test="train"),
-            augment=AugmentConfig(size=setting.size),
-            model=ModelConfig(backbone=setting.backbone),
-            precision=setting.precision,
-            features=FeaturesConfig(
-                task=task, epochs=_EPOCHS, batch_size=setting.batch_size, queue=65_536
-            ),
-            balance=BalanceConfig(batch_size=setting.batch_size),
-            distill=DistillConfig(teacher=teacher, epochs=_EPOCHS, batch_size=setting.batch_size),
-            frozen=FrozenConfig(views=2),
-        )
-        set_algorithms(config)  # as a run does: cuDNN tries several
-        return Context(
-            config=config,
-            dataset=self._dataset,
-            decoder=self._decoder,
-            workers=Workers(
-                rank=0, num_processes=1, threads=setting.threads, prefetch=PREFETCH, device=device
-            ),
-            output=output,
-            is_main=True,
-            autocast=self._accelerator.autocast,
-            reduce=lambda values: values,
-            barrier=lambda: None,
-            stop_if_asked=lambda: None,
-        )

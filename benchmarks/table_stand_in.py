@@ -12,40 +12,40 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 if __spec__ is None:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import torch
-from fastssd.tables.wanted import teacher_store
 from torch import Tensor, nn
 
 from fastssd.augment.augmentation import Augmentation, AugmentedViews
-from fastssd.config import AugmentConfig, Config, DataConfig, DistillConfig, FrozenConfig
-from fastssd.data.dataset import Dataset
-from fastssd.data.decode.decoder import Decoder
+from fastssd.config import TableConfig
+from fastssd.core.processes import Processes
+from fastssd.data.dataset import Split
 from fastssd.data.draws import Draws
 from fastssd.data.images import LABELS, PIXELS
 from fastssd.data.loader import HostBatch
+from fastssd.data.workers import Workers
 from fastssd.models.backbone import Backbone
+from fastssd.models.heads import ClassScale
 from fastssd.models.networks import BalancedNetwork, FrozenNetwork
-from fastssd.runtime.context import Context
+from fastssd.tables.kept import choose_k
+from fastssd.tables.reader import Reader
 from fastssd.tables.rows import EveryView
-from fastssd.tables.stores import FeaturesStore, Store
+from fastssd.tables.stores import FeaturesStore, Store, TopStore
 from fastssd.tables.table import Table
 from fastssd.tables.tabulate import tabulated
-from fastssd.training.batches import Workers
 
 WIDTH = 2048
 _RANK = 32
 _LOGIT_SCALE = 4.0
+_TEMPERATURE = 2.0
+_SEED = 0
 
 
 class MixedFeatures(Backbone):
@@ -77,66 +77,25 @@ class LowRankHead(nn.Module):
         return features @ self.inner.T @ self.outer.T * (_LOGIT_SCALE / _RANK**0.5)
 
 
-class StandInContext(Context):
-    """A context whose images are their own numbers."""
+def reader() -> Reader:
+    """Return what reads images that are their own numbers."""
 
-    @cached_property
-    def train(self) -> Any:  # noqa: ANN401 stands in for a split
-        return self.dataset.split("train")
+    def apply(pixels: Tensor, parameters: object) -> AugmentedViews:
+        return AugmentedViews(query=pixels)
 
-    def augmentation(self, *_: object, **__: object) -> Augmentation:
-        def apply(pixels: Tensor, parameters: object) -> AugmentedViews:
-            return AugmentedViews(query=pixels)
-
-        return cast(Augmentation, SimpleNamespace(apply=apply))
-
-    def filter(self, *_: object) -> str:
-        return "none"
-
-    def images(self, *_: object) -> Callable[[Draws], HostBatch]:
-        return lambda draws: {
+    def fetch(draws: Draws) -> HostBatch:
+        return {
             PIXELS: torch.from_numpy(draws.samples),
             LABELS: torch.zeros(len(draws), dtype=torch.int64),
         }
 
-
-class StandInSplit:
-    """So many samples."""
-
-    def __init__(self, num_samples: int, num_classes: int) -> None:
-        self.num_samples = num_samples
-        self.counts = np.bincount(np.arange(num_samples) % num_classes, minlength=num_classes)
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-
-def context_of(
-    folder: Path, num_samples: int, num_classes: int, *, table_bytes: int = 0
-) -> StandInContext:
-    """Return the context of a run in a folder, which holds its `meta.json`."""
-    split = StandInSplit(num_samples, num_classes)
-    dataset = SimpleNamespace(
-        path=folder, name="stand-in", classes=range(num_classes), split=lambda name: split
-    )
-    (folder / "meta.json").write_text("{}")
-    return StandInContext(
-        config=Config(
-            output=str(folder),
-            data=DataConfig(path=str(folder)),
-            augment=AugmentConfig(size=64),
-            distill=DistillConfig(epochs=1),
-            frozen=FrozenConfig(store="topk", views=1, table_bytes=table_bytes),
-        ),
-        dataset=cast(Dataset, dataset),
-        decoder=cast(Decoder, SimpleNamespace(name="torchvision", filter="none")),
+    return Reader(
+        split=cast(Split, None),  # nobody asks for it
+        augmentation=cast(Augmentation, SimpleNamespace(apply=apply)),
+        fetch=fetch,
         workers=Workers(rank=0, num_processes=1, threads=1, prefetch=1, device=torch.device("cpu")),
-        output=folder,
-        is_main=True,
-        autocast=nullcontext,
-        reduce=lambda values: values,
-        barrier=lambda: None,
-        stop_if_asked=lambda: None,
+        processes=Processes(),
+        batch_size=512,
     )
 
 
@@ -144,32 +103,48 @@ def teacher_of(folder: Path, num_classes: int) -> BalancedNetwork:
     """Return the stand-in for the balanced teacher, from the pool of features in a folder."""
     pool = torch.from_numpy(np.load(folder / "pool.npy", allow_pickle=False))
     frozen = FrozenNetwork(MixedFeatures(pool), LowRankHead(num_classes), batchnorm="frozen")
-    teacher = BalancedNetwork(frozen, num_classes).requires_grad_(False)
-    teacher.scale.scale.copy_(torch.linspace(0.8, 1.2, num_classes))
-    return teacher.eval()
+    scale = ClassScale(num_classes).requires_grad_(False)
+    scale.scale.copy_(torch.linspace(0.8, 1.2, num_classes))
+    return BalancedNetwork(frozen, scale=scale).eval()
 
 
-def table_of(folder: Path, kind: str, context: StandInContext) -> Table:
-    """Return the table of a store in a folder, made or finished first."""
-    teacher = teacher_of(folder, context.num_classes)
-    directory = folder / kind
+def table_of(folder: Path, kind: str, num_samples: int, num_classes: int, num_bytes: int) -> Table:
+    """Return the table of a store in a folder, made or finished first.
+
+    Args:
+        folder: Holds the pool of features; the table is in a folder of its kind's name in it.
+        kind: `topk` or `features`.
+        num_samples: Images, of each of which there is one view.
+        num_classes: C.
+        num_bytes: Of a `topk` table at most.
+    """
+    teacher, rows = teacher_of(folder, num_classes), EveryView(num_samples, 1)
+    asked = reader()
     store: Store
     if kind == "topk":
-        store = teacher_store(teacher, directory, context)
+        k = choose_k(
+            teacher,
+            rows,
+            TableConfig(store="topk", bytes=num_bytes),
+            num_classes=num_classes,
+            temperature=_TEMPERATURE,
+            reader=asked,
+            seed=_SEED,
+        )
+        store = TopStore(teacher, num_classes, k=k, temperature=_TEMPERATURE, dtype="float16")
     else:
         assert teacher.frozen is not None
         store = FeaturesStore(teacher.frozen, "float16")
-    rows = EveryView(len(context.train), 1)
-    return tabulated(directory, store, rows, stream="distill", context=context)
+    about = {"classes": num_classes, "seed": _SEED, "decoder": "torchvision"}
+    return tabulated(folder / kind, store, rows, reader=asked, about=about)
 
 
 def main(arguments: list[str]) -> None:
     """Make one table, read of it at random, and print what that took."""
     folder, kind = Path(arguments[0]), arguments[1]
-    num_samples, num_classes, table_bytes = map(int, arguments[2:])
-    context = context_of(folder, num_samples, num_classes, table_bytes=table_bytes)
+    num_samples, num_classes, num_bytes = map(int, arguments[2:])
     started = time.perf_counter()
-    table = table_of(folder, kind, context)
+    table = table_of(folder, kind, num_samples, num_classes, num_bytes)
     seconds = time.perf_counter() - started
     generator = np.random.default_rng(0)
     rates = []

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 if __spec__ is None:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -30,19 +31,20 @@ import numpy as np
 import torch
 from harness import OURS, Benchmark, Case, Row, Target, interleaved, judged, quartiles, rows_of
 from photographs import photographs
-from table_stand_in import WIDTH, context_of, table_of
+from table_stand_in import WIDTH, table_of
 from torch.nn import functional as F
 
 from fastssd.augment.augmentation import AugmentedViews
-from fastssd.config import DistillConfig
+from fastssd.config import ModelConfig
 from fastssd.data.draws import Draws
 from fastssd.losses.distillation import TopLogits, top_distillation_loss
-from fastssd.methods.batch import Batch
-from fastssd.methods.distill import DistillStage
-from fastssd.methods.method import Stage
-from fastssd.methods.supervised import FeatureStage
+from fastssd.methods.batch import Batch, Moment
+from fastssd.methods.distill import Distill
+from fastssd.methods.method import Method, Parts
+from fastssd.methods.options import DistillOptions, SupervisedOptions
+from fastssd.methods.supervised import Supervised
 from fastssd.models.backbones import build_backbone
-from fastssd.models.heads import LinearHead
+from fastssd.models.heads import ClassScale, LinearHead
 from fastssd.models.networks import BalancedNetwork, FrozenNetwork
 from fastssd.models.seeding import seeded
 from fastssd.tables.manifest import MANIFEST, read_manifest
@@ -203,8 +205,10 @@ def _steps(folder: Path, options: argparse.Namespace) -> list[Row]:
     """Time steps of plain cross-entropy, and of stage III from each kind of teacher."""
     num_samples = 2 * BATCH if options.quick else 20_000
     k_bytes = num_samples * (TOPK_BYTES // NUM_SAMPLES)
-    context = context_of(folder, num_samples, NUM_CLASSES, table_bytes=k_bytes)
-    tables = {kind: table_of(folder, kind, context) for kind in ("topk", "features")}
+    tables = {
+        kind: table_of(folder, kind, num_samples, NUM_CLASSES, k_bytes)
+        for kind in ("topk", "features")
+    }
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)
     images = images.to(memory_format=torch.channels_last)
@@ -226,17 +230,17 @@ def _steps(folder: Path, options: argparse.Namespace) -> list[Row]:
             soft_labels=said.soft_labels,
         )
 
-    online = _student(BalancedNetwork(_frozen(), NUM_CLASSES))
-    from_features = BalancedNetwork(None, NUM_CLASSES, head=_head("teacher", WIDTH))
+    online = _student(_plain().balanced("classifier", batchnorm="frozen").frozen)
+    from_features = _student(None, head=_head(WIDTH))
     cases = [
         Case("plain CE", _step(_plain(), lambda: batch(None))),
         Case(
             f"{OURS} stage III, topk table",
-            _step(_student(BalancedNetwork(None, NUM_CLASSES)), lambda: batch(tables["topk"])),
+            _step(_student(None), lambda: batch(tables["topk"])),
         ),
         Case(
             f"{OURS} stage III, features table",
-            _step(_student(from_features), lambda: batch(tables["features"])),
+            _step(from_features, lambda: batch(tables["features"])),
         ),
         Case("stage III, online teacher", _step(online, lambda: batch(None))),
     ]
@@ -253,38 +257,46 @@ def _steps(folder: Path, options: argparse.Namespace) -> list[Row]:
 
 
 _NO_DRAWS = Draws(np.zeros(BATCH, np.int64), np.zeros(BATCH, np.int64))
+_MOMENT = Moment(epoch=0, epochs=1, step=0, steps_per_epoch=1)
 
 
-def _plain() -> FeatureStage:
-    backbone = build_backbone("torchvision/resnet18", seed=0)
-    return FeatureStage(backbone, _head("plain", backbone.width))
+def _plain() -> Supervised:
+    return Supervised(SupervisedOptions(), _parts("plain"))
 
 
-def _student(teacher: BalancedNetwork) -> DistillStage:
-    backbone = build_backbone("torchvision/resnet18", seed=0)
-    heads = _head("hard", backbone.width), _head("soft", backbone.width)
-    return DistillStage(backbone, *heads, teacher=teacher, config=DistillConfig())
+def _student(frozen: FrozenNetwork | None, head: LinearHead | None = None) -> Distill:
+    """Return a student of a balanced teacher: a network, or what is left of it beside a table."""
+    student = Distill(DistillOptions(), _parts("student", sources={"teacher": _plain()}))
+    teacher = BalancedNetwork(frozen, scale=ClassScale(NUM_CLASSES), head=head)
+    student.teacher = teacher.frozen_whole()
+    return student
 
 
-def _frozen() -> FrozenNetwork:
-    backbone = build_backbone("torchvision/resnet18", seed=1)
-    return FrozenNetwork(backbone, _head("online", backbone.width), batchnorm="frozen")
+def _parts(order: str, **more: Any) -> Parts:  # noqa: ANN401 of Parts
+    return Parts(
+        seed=0,
+        order=order,
+        num_classes=NUM_CLASSES,
+        counts=np.ones(NUM_CLASSES, np.int64),
+        model=ModelConfig(backbone="torchvision/resnet18"),
+        **more,
+    )
 
 
-def _head(part: str, width: int) -> LinearHead:
-    with seeded(0, part):
+def _head(width: int) -> LinearHead:
+    with seeded(0, "teacher"):
         return LinearHead(width, NUM_CLASSES)
 
 
-def _step(stage: Stage, batch_of: Callable[[], Batch]) -> Callable[[], float]:
+def _step(method: Method, batch_of: Callable[[], Batch]) -> Callable[[], float]:
     """Return what makes one training step and returns its seconds."""
-    stage = stage.to(memory_format=torch.channels_last).train()
-    learning = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+    method = method.to(memory_format=torch.channels_last).train()
+    learning = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
     def run() -> float:
         began = time.perf_counter()
-        losses = stage(batch_of()).losses
+        losses = method(batch_of(), _MOMENT).losses
         torch.stack([*losses.values()]).sum().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -308,11 +320,11 @@ def _rows_and_loss(batch_of: Callable[[], Batch]) -> Callable[[], float]:
     return run
 
 
-def _forward(stage: DistillStage, images: torch.Tensor) -> Callable[[], float]:
+def _forward(student: Distill, images: torch.Tensor) -> Callable[[], float]:
     def run() -> float:
         began = time.perf_counter()
         with torch.no_grad():
-            stage.teacher(images, None)
+            student.teacher(images, None)
         return time.perf_counter() - began
 
     return run

@@ -16,17 +16,20 @@ from fastssd.augment.augmentation import Augmentation, AugmentedViews
 from fastssd.augment.boxes import ResizedCrop
 from fastssd.augment.recipe import Recipe
 from fastssd.augment.recipes import build_recipe
-from fastssd.config import BalanceConfig, DistillConfig, FeaturesConfig, TrainingConfig
+from fastssd.config import Budget, ModelConfig
 from fastssd.core.counter_rng import key_of
 from fastssd.core.files import write_atomically
+from fastssd.core.schema import Chosen
 from fastssd.data.dataset import Dataset, Split, open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.draws import Draws
 from fastssd.data.plans import ClassIndex, Plan, bind
 from fastssd.evaluation.metrics import accuracies
 from fastssd.losses.distillation import distillation_loss
-from fastssd.methods.batch import Batch
-from fastssd.methods.supervised import build_feature_stage
+from fastssd.methods.batch import Batch, Moment
+from fastssd.methods.method import Parts
+from fastssd.methods.options import RotationOptions, SupervisedOptions
+from fastssd.methods.supervised import Supervised
 from fastssd.models.backbones import build_backbone
 from fastssd.models.heads import ClassScale, build_head
 from fastssd.models.seeding import seeded
@@ -36,13 +39,14 @@ from fastssd.training.learning_rate import learning_rate
 Array = NDArray[np.float32]
 Source = Literal["rows", "fresh"]
 
-SIZE, EPOCHS, BATCH = 32, 20, 128
+SIZE, EPOCHS, BATCH, BACKBONE = 32, 20, 128, "resnet8"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CROPS = Recipe(name="resized_32", size=SIZE, crop=ResizedCrop(scale=(0.25, 1.0)), flip=0.5)
-SGD = {"batch_size": BATCH, "lr": 0.1, "nesterov": True, "weight_decay": 2e-4}
-FEATURES = FeaturesConfig(epochs=EPOCHS, task="rotation", **SGD)
-DISTILL = DistillConfig(epochs=EPOCHS, **SGD)
-BALANCE = BalanceConfig(epochs=5, batch_size=512, lr=0.2, weight_decay=2e-4)
+SGD: dict[str, Any] = {"batch_size": BATCH, "lr": 0.1, "nesterov": True, "weight_decay": 2e-4}
+SCRATCH = Budget(epochs=EPOCHS, **SGD)
+BALANCE = Budget(epochs=5, batch_size=512, lr=0.2, weight_decay=2e-4)
+TEMPERATURE = 2.0
+_MOMENT = Moment(epoch=0, epochs=EPOCHS, step=0, steps_per_epoch=1)  # the losses do not look at it
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,27 +144,27 @@ class Teacher(nn.Module):
         return np.concatenate(parts)
 
 
-def optimizer_of(parameters: Sequence[nn.Parameter], training: TrainingConfig) -> torch.optim.SGD:
+def optimizer_of(parameters: Sequence[nn.Parameter], budget: Budget) -> torch.optim.SGD:
     """Return SGD with a stage's settings."""
     return torch.optim.SGD(
         parameters,
-        lr=training.lr,
-        momentum=training.momentum,
-        nesterov=training.nesterov,
-        weight_decay=training.weight_decay,
+        lr=budget.lr,
+        momentum=budget.momentum,
+        nesterov=budget.nesterov,
+        weight_decay=budget.weight_decay,
     )
 
 
-def steps(plan: Plan, training: TrainingConfig) -> Iterator[tuple[float, Draws]]:
+def steps(plan: Plan, budget: Budget) -> Iterator[tuple[float, Draws]]:
     """Yield the learning rate and draws of every full batch of all epochs."""
-    per_epoch = len(plan.index) // training.batch_size
-    for epoch in range(training.epochs):
+    per_epoch = len(plan.index) // budget.batch_size
+    for epoch in range(budget.epochs):
         draws = plan.epoch(epoch)
         for number in range(per_epoch):
             step = epoch * per_epoch + number
-            rate = learning_rate(training, step, steps_per_epoch=per_epoch)
-            start = number * training.batch_size
-            yield rate, draws[start : start + training.batch_size]
+            rate = learning_rate(budget, step, steps_per_epoch=per_epoch)
+            start = number * budget.batch_size
+            yield rate, draws[start : start + budget.batch_size]
 
 
 def minimise(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
@@ -175,7 +179,7 @@ def learned_scales(index: ClassIndex, rows: Array, *, seed: int, part: str) -> C
     """Return LWS's scales, learned from (N, K, C) rows under class-aware sampling."""
     plan = Plan(
         index=index,
-        sampler=BALANCE.plan,
+        sampler="class_aware",
         seed=seed,
         stream=part,
         num_epochs=BALANCE.epochs,
@@ -208,7 +212,7 @@ def all_of(split: Split, view: int = 0) -> Draws:
 
 def network(seed: int, part: str, num_classes: int) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Return a backbone and two heads with the initial weights of a part of the run."""
-    backbone = build_backbone("resnet8", seed=key_of(seed, part))
+    backbone = build_backbone(BACKBONE, seed=key_of(seed, part))
     with seeded(seed, f"{part}/heads"):
         heads = [build_head("linear", backbone.width, num_classes) for _ in range(2)]
     return backbone.to(memory_format=torch.channels_last), heads[0], heads[1]
@@ -219,17 +223,26 @@ def prepare(dataset: Dataset, folder: Path, seed: int) -> None:
     train = dataset.split("train")
     index = ClassIndex(train.labels, len(dataset.classes))
     backbone, classifier, _ = network(seed, "features", len(dataset.classes))
-    stage = build_feature_stage(backbone, classifier, task="rotation", config=FEATURES, seed=seed)
-    optimizer = optimizer_of([*stage.parameters()], FEATURES)
+    options = SupervisedOptions(task=Chosen("rotation", RotationOptions()))
+    parts = Parts(
+        seed=seed,
+        order="features",
+        num_classes=len(dataset.classes),
+        counts=train.counts,
+        model=ModelConfig(backbone=BACKBONE),
+    )
+    method = Supervised(options, parts)
+    method.backbone, method.classifier = backbone, classifier
+    optimizer = optimizer_of([*method.parameters()], SCRATCH)
     images = Images(train, seed=seed, stream="features", rotate=True)
     plan = Plan(index=index, sampler="instance", seed=seed, stream="features", num_epochs=EPOCHS)
     started = time.perf_counter()
-    stage.train()
-    for rate, draws in steps(plan, FEATURES):
+    method.train()
+    for rate, draws in steps(plan, SCRATCH):
         labels = torch.from_numpy(train.labels[draws.samples])
         batch = Batch(draws=draws, labels=labels, views=images.views(draws))
         with torch.autocast("cpu", torch.bfloat16):
-            losses = stage(batch).losses
+            losses = method(batch, _MOMENT).losses
         minimise(optimizer, torch.stack([*losses.values()]).sum(), rate)
     seconds = {"features": time.perf_counter() - started}
     teacher = Teacher(backbone, classifier)
@@ -309,10 +322,10 @@ def _distilled(
     teacher = Teacher(backbone, classifier)
     student, hard, soft = network(seed, "distill", index.num_classes)
     parameters = [p for module in (student, hard, soft) for p in module.parameters()]
-    optimizer = optimizer_of(parameters, DISTILL)
+    optimizer = optimizer_of(parameters, SCRATCH)
     images = Images(train, seed=seed, stream="distill")
     plan = Plan(index=index, sampler=variant.plan, seed=seed, stream="distill", num_epochs=EPOCHS)
-    for rate, fresh in steps(plan, DISTILL):
+    for rate, fresh in steps(plan, SCRATCH):
         bound = bind(fresh, variant.views, seed)
         crops = fresh if variant.crops == "fresh" else bound
         query = images.views(crops, fresh if variant.flips == "fresh" else bound).query
@@ -327,8 +340,6 @@ def _distilled(
                 said = torch.from_numpy(rows[fresh.samples, 0])
             feature = student(query)
             loss = torch.nn.functional.cross_entropy(hard(feature).float(), labels)
-            loss = loss + distillation_loss(
-                soft(feature), scale(said), temperature=DISTILL.temperature
-            )
+            loss = loss + distillation_loss(soft(feature), scale(said), temperature=TEMPERATURE)
         minimise(optimizer, loss, rate)
     return student, hard, soft

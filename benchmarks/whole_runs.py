@@ -29,7 +29,7 @@ SECTIONS = {
     TEACHER: "Of these, what stages II and III take with their tables: all that K changes.",
 }
 ONLINE = "fastssd online teacher"
-_FOLDERS = ("2-balance", "3-distill")
+_FOLDERS = ("ssd-II", "ssd-III")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     benchmark = Benchmark("whole_runs", "Stages I to IV, whole runs of one command")
     options = benchmark.parser(repeats=3).parse_args(arguments)
     epochs = 1 if options.quick else 8
-    teachers = {f"fastssd K = {views}": [f"frozen.views={views}"] for views in VIEWS}
-    teachers[f"fastssd K = {epochs}, one an epoch"] = ["frozen.views=0"]
-    teachers[ONLINE] = ["distill.teacher=online"]
+    teachers = {f"fastssd K = {views}": [f"tables.views={views}"] for views in VIEWS}
+    teachers[f"fastssd K = {epochs}, one an epoch"] = ["tables.views=0"]
+    teachers[ONLINE] = ["ssd.III.reads=images"]
     of_teacher: dict[str, list[float]] = {name: [] for name in teachers}
-    common = [f"features.epochs={epochs}", f"distill.epochs={epochs}", "balance.batch_size=128"]
-    common += ["precision=bf16", "baselines=[]", *([] if options.data else ["augment.size=8"])]
+    common = [f"budgets.scratch.epochs={epochs}", "budgets.classifier.batch_size=128"]
+    common += ["precision=bf16", "methods=[ssd]", *([] if options.data else ["augment.size=8"])]
     with tempfile.TemporaryDirectory(prefix="fastssd-runs-") as name:
         dataset = convert(options.data, Path(name) / "dataset")
         cases = [

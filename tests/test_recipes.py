@@ -1,5 +1,6 @@
-"""The recipes of the paper's datasets: what they say, and that two steps of each can be run."""
+"""What holds for every recipe and every method's file, and that two steps of each can be run."""
 
+import itertools
 import json
 import re
 import shlex
@@ -8,177 +9,126 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from fastssd.core import schema
 from fastssd.data.convert import convert
 from fastssd.data.convert_arguments import parse_arguments
 from fastssd.data.sources.sources import open_source
-from fastssd.recipe_file import differences, load_config
+from fastssd.models.backbones import build_backbone
+from fastssd.recipe_file import load_recipe, method_files
+from fastssd.runtime.make_graph import make_graph
 from fastssd.training.learning_rate import learning_rate
 
 ROOT = Path(__file__).parents[1]
-CIFAR = {
-    "cifar100_lt_100": (10_847, "CE 39.1 | LWS 42.3 | SSD IV 46.0"),
-    "cifar100_lt_50": (12_608, "CE 44.0 | LWS 46.0 | SSD IV 50.5"),
-    "cifar100_lt_10": (19_573, "CE 55.8 | LWS 58.1 | SSD IV 62.3"),
+PATHS = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
+ALL_METHODS = f"methods=[{', '.join(method_files())}]"
+SCRATCH = {"supervised", "distill"}
+"""What trains a network and not a classifier alone."""
+
+every_recipe = pytest.mark.parametrize("name", PATHS)
+
+
+def family_of(name):
+    """Return what recipes of one dataset have in common in their names."""
+    return re.sub(r"(_\d+)?(_epochs)?$", "", name)
+
+
+FAMILIES = {
+    family: list(names)
+    for family, names in itertools.groupby(sorted(PATHS, key=family_of), family_of)
 }
-IMAGENET = {
-    "imagenet_lt_90_epochs": (90, ["LWS 61.1 / 48.0 / 31.5 / 50.7", "64.2 / 50.8 / 34.5 / 53.8"]),
-    "imagenet_lt_135_epochs": (135, ["CE 67.9 / 39.5 / 9.5 / 46.3", "66.8 / 53.1 / 35.4 / 56.0"]),
-}
-INAT = {
-    "inat18_90_epochs": (90, "LWS 66.6 | SSD IV 69.3"),
-    "inat18_200_epochs": (200, "LWS 69.5 | SSD IV 71.5"),
-}
-LONGER = {
-    "imagenet_lt_135_epochs": "imagenet_lt_90_epochs",
-    "inat18_200_epochs": "inat18_90_epochs",
-}
-LARGE = set(LONGER.values())
-NAMES = [*CIFAR, *IMAGENET, *INAT]
-SSD = {"SSD I", "SSD II", "SSD III-hard", "SSD III-soft", "SSD IV"}
-
-every_recipe = pytest.mark.parametrize("name", NAMES)
 
 
-def path_of(name: str) -> Path:
-    return ROOT / "configs" / f"{name}.yaml"
-
-
-def header_of(name: str) -> list[str]:
-    lines = path_of(name).read_text(encoding="utf-8").splitlines()
+def header_of(name):
+    lines = PATHS[name].read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
 
 
-def command_of(name: str, tool: str) -> list[list[str]]:
+def commands_of(name, tool):
     """Return the arguments of every command of the header that runs a tool."""
-    words = [shlex.split(line) for line in header_of(name) if tool in line]
+    words = [shlex.split(line) for line in header_of(name) if f" {tool} " in line]
     return [line[line.index(tool) + 1 :] for line in words]
-
-
-def training(section) -> dict[str, object]:
-    names = "epochs batch_size lr momentum nesterov weight_decay schedule milestones warmup_epochs"
-    return {name: getattr(section, name) for name in names.split()}
-
-
-LWS = {
-    "epochs": 5,
-    "batch_size": 512,
-    "lr": 0.2,
-    "momentum": 0.9,
-    "nesterov": False,
-    "schedule": "cosine",
-    "milestones": [],
-    "warmup_epochs": 0,
-}
 
 
 # What they say
 
 
 @every_recipe
-def test_the_header_tells_how_to_convert_and_train_and_its_commands_are_valid(name):
-    (arguments,) = command_of(name, "tools/convert_dataset.py")
-    options = parse_arguments(arguments)
+def test_the_commands_of_a_header_are_valid_and_name_its_recipe_and_dataset(name):
+    config = load_recipe(PATHS[name]).config
 
-    config = load_config(path_of(name))
-    assert str(options.out) == config.data.path
-    assert options.source == re.sub(r"_\d+_epochs", "", name)
-    commands = command_of(name, "fastssd/train.py")
-    assert commands
-    for recipe, *overrides in commands:
-        assert ROOT / recipe == path_of(name)
-        load_config(ROOT / recipe, overrides)
-
-
-@pytest.mark.parametrize(("name", "numbers"), [(n, v[1]) for n, v in (CIFAR | INAT).items()])
-def test_the_header_has_the_papers_overall_accuracies(name, numbers):
-    assert numbers in header_of(name)
-
-
-@pytest.mark.parametrize(("name", "numbers"), [(n, v[1]) for n, v in IMAGENET.items()])
-def test_the_header_has_the_papers_accuracies_by_frequency(name, numbers):
-    for row in numbers:
-        assert any(row in line for line in header_of(name))
+    for arguments in commands_of(name, "tools/convert_dataset.py"):
+        assert str(parse_arguments(arguments).out) == config.data.path
+    for recipe, *overrides in commands_of(name, "fastssd/train.py"):
+        assert ROOT / recipe == PATHS[name]
+        make_graph(load_recipe(PATHS[name], overrides))
+    assert header_of(name)
 
 
 @every_recipe
-def test_a_recipe_runs_all_stages_on_equal_budgets_and_the_papers_weights(name):
-    config = load_config(path_of(name))
+def test_a_recipe_writes_where_its_name_says_and_trains_as_long_as_it_says(name):
+    recipe = load_recipe(PATHS[name])
 
-    assert config.stages == ["I", "II", "III", "IV"]
-    assert config.baselines == ["CE", "LWS"]
-    assert training(config.features) == training(config.distill)
-    assert config.features.task_weight == 1
-    assert (config.distill.hard_weight, config.distill.soft_weight) == (1, 1)
-    assert config.distill.temperature == 2
-    assert config.features.plan == config.distill.plan == "instance"
-    assert config.balance.plan == "class_aware"
-    assert {key: training(config.balance)[key] for key in LWS} == LWS
-    assert config.output == f"runs/{name}"
+    assert recipe.config.output == f"runs/{name}"
+    if said := re.search(r"_(\d+)_epochs$", name):
+        assert recipe.config.budgets["scratch"].epochs == int(said[1])
 
 
-@pytest.mark.parametrize(("name", "num_images"), [(n, v[0]) for n, v in CIFAR.items()])
-def test_cifar_trains_as_bbn_does(name, num_images):
-    config = load_config(path_of(name))
+@every_recipe
+def test_every_method_goes_with_every_recipe_and_networks_have_equal_budgets(name):
+    graph = make_graph(load_recipe(PATHS[name], [ALL_METHODS]))
 
-    assert config.model.backbone == "resnet32"
-    assert (config.features.task, config.augment.query) == ("rotation", "cifar")
-    assert config.augment.mean == [0.4914, 0.4822, 0.4465]
-    assert config.augment.std == [0.2023, 0.1994, 0.2010]
-    assert (config.features.batch_size, config.features.nesterov) == (128, True)
-    assert (config.features.weight_decay, config.balance.weight_decay) == (2e-4, 5e-4)
-    steps = num_images // config.features.batch_size
+    assert {method for method, _, _ in graph.asked} == set(method_files())
+    trained = [stage for stage in graph.stages if stage.budget is not None]
+    assert len({repr(stage.budget) for stage in trained if stage.kind in SCRATCH}) == 1
+    assert len({repr(stage.budget) for stage in trained if stage.kind not in SCRATCH}) == 1
+
+
+@every_recipe
+def test_published_accuracies_are_of_rows_that_the_recipe_has(name):
+    recipe = load_recipe(PATHS[name])
+    rows = {row for stage in make_graph(recipe).stages for row in stage.rows.values()}
+
+    assert set(recipe.config.published) <= rows
+    for value in recipe.config.published.values():
+        *groups, overall = value if isinstance(value, list) else [value]
+        assert len(groups) in (0, 3)
+        assert 0 < overall < 100
+        assert not groups or min(groups) < overall < max(groups)
+        assert groups == sorted(groups, reverse=True)  # many, medium, few
+
+
+@pytest.mark.parametrize("names", FAMILIES.values(), ids=FAMILIES)
+def test_recipes_of_one_dataset_differ_in_nothing_but_data_epochs_and_what_follows(names):
+    found = [dict(schema.flat(schema.to_plain(load_recipe(PATHS[n]).config))) for n in names]
+
+    free = r"output|data\.path|published\..*|budgets\.scratch\.epochs"
+    for other in found[1:]:
+        differing = {key for key in found[0] | other if found[0].get(key) != other.get(key)}
+        assert [key for key in differing if not re.fullmatch(free, key)] == []
+
+
+@pytest.mark.parametrize("name", FAMILIES["cifar100_lt"])
+def test_cifar_trains_at_the_published_rates(name):
+    budgets = load_recipe(PATHS[name]).config.budgets
+    num_images = int(
+        re.search(r"([\d,]+) training images", " ".join(header_of(name)))[1].replace(",", "")
+    )
     # BBN's WarmupMultiStepLR: the rate of 1-based epochs.
     published = {1: 0.0467, 2: 0.06, 3: 0.0733, 4: 0.0867, 5: 0.1, 119: 0.1, 120: 1e-3}
+    steps = num_images // budgets["scratch"].batch_size
     for epoch, rate in (published | {159: 1e-3, 160: 1e-5, 200: 1e-5}).items():
-        found = learning_rate(config.features, (epoch - 1) * steps, steps_per_epoch=steps)
+        found = learning_rate(budgets["scratch"], (epoch - 1) * steps, steps_per_epoch=steps)
         assert found == pytest.approx(rate, abs=5e-5 if epoch < 5 else 1e-9)
-
-
-def test_lws_has_the_published_number_of_steps_and_rates():
-    steps = {name: CIFAR[name][0] // 512 for name in CIFAR}
-    assert list(steps.values()) == [21, 24, 38]
-    for name, per_epoch in steps.items():
-        balance = load_config(path_of(name)).balance
-        rates = [learning_rate(balance, e * per_epoch, steps_per_epoch=per_epoch) for e in range(5)]
-        assert rates == pytest.approx([0.2, 0.181, 0.131, 0.069, 0.019], abs=5e-4)
-
-
-@pytest.mark.parametrize(("name", "epochs"), [(n, v[0]) for n, v in (IMAGENET | INAT).items()])
-def test_photographs_train_by_instance_discrimination_on_a_cosine(name, epochs):
-    config = load_config(path_of(name))
-    features = config.features
-
-    assert (features.epochs, features.batch_size, features.lr) == (epochs, 256, 0.1)
-    assert (features.schedule, features.nesterov, features.momentum) == ("cosine", False, 0.9)
-    assert (features.task, features.queue, features.temperature) == ("instance", 65_536, 0.2)
-    assert (features.encoder_momentum, features.embedding) == (0.999, 128)
-    assert (config.augment.size, config.augment.key, config.augment.test) == (
-        224,
-        "moco_v2",
-        "center",
-    )
-    expected = (
-        ("torchvision/resnext50_32x4d", "imagenet", 5e-4, 0.485, 0.229)
-        if name in IMAGENET
-        else ("torchvision/resnet50", "imagenet_plain", 1e-4, 0.466, 0.195)
-    )
-    assert expected == (
-        config.model.backbone,
-        config.augment.query,
-        features.weight_decay,
-        config.augment.mean[0],
-        config.augment.std[0],
-    )
-    assert config.balance.weight_decay == features.weight_decay
-
-
-@pytest.mark.parametrize(("longer", "shorter"), LONGER.items())
-def test_a_longer_recipe_is_the_shorter_one_but_for_its_epochs(longer, shorter):
-    found = {key for key, _ in differences(*(load_config(path_of(n)) for n in (shorter, longer)))}
-
-    assert found == {"output", "features.epochs", "distill.epochs"}
+    # Kang et al.'s LWS.
+    steps = num_images // budgets["classifier"].batch_size
+    rates = [
+        learning_rate(budgets["classifier"], epoch * steps, steps_per_epoch=steps)
+        for epoch in range(5)
+    ]
+    assert rates == pytest.approx([0.2, 0.181, 0.131, 0.069, 0.019], abs=5e-4)
 
 
 # Two steps of each stage
@@ -209,55 +159,60 @@ def photograph(path: Path, random: np.random.Generator) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> dict[str, Path]:
-    """A dataset directory of each recipe's shape: 18 images of 4 classes, 9 to 1 a class."""
+    """A dataset directory of each kind: 18 images of 4 classes, 9 to 1 a class."""
     folder = tmp_path_factory.mktemp("made")
     train, test = [9, 5, 3, 1], [1, 1, 1, 1]
     directories = {}
-    for kind, save, splits, format in (
-        ("cifar", small_png, {"train": train, "test": test}, "memory"),
-        ("imagenet", photograph, {"train": train, "val": test, "test": test}, "ffcv"),
-        ("inat", photograph, {"train": train, "test": test}, "ffcv"),
-    ):
-        tree = write_tree(folder / f"{kind}-tree", splits, save)
+    for kind, save in (("memory", small_png), ("ffcv", photograph)):
+        tree = write_tree(
+            folder / f"{kind}-tree", {"train": train, "val": test, "test": test}, save
+        )
         directories[kind] = folder / kind
-        convert(open_source(str(tree)), directories[kind], format=format)
+        convert(open_source(str(tree)), directories[kind], format=kind)
     return directories
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES],
+    "backbone", sorted({load_recipe(path).config.model.backbone for path in PATHS.values()})
 )
-def test_two_steps_of_every_stage_run(name, made, tmp_path, here, monkeypatch, lines):
+def test_every_recipes_network_learns_from_a_batch(backbone):
+    network = build_backbone(backbone, seed=0)
+
+    feature = network(torch.randn(2, 3, 32, 32))
+    feature.sum().backward()
+
+    assert feature.shape == (2, network.width)
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_steps_of_every_stage_run(family, made, tmp_path, here, monkeypatch, lines):
     # They have their own tests, and take longer than the steps.
     monkeypatch.setattr("fastssd.evaluation.report.write_figures", lambda *_, **__: ([], []))
-    kind = next(kind for kind in made if name.startswith(kind))
-    output = tmp_path / "run"
-    overrides = []
-    for section in ("features", "balance", "distill"):
-        # The rates are for batches of 128 to 512.
-        overrides += [f"{section}.batch_size=8", f"{section}.epochs=1", f"{section}.lr=0.003"]
-    overrides += ["augment.size=32", "compute_threads=1", "data.threads=1", "log.every=1"]
+    name, output = FAMILIES[family][0], tmp_path / "run"
+    recipe = load_recipe(PATHS[name])
+    photographs = recipe.config.augment.train.startswith("imagenet")
+    # CE and LWS have nothing that SSD has not. Large networks take seconds a stage to be saved.
+    overrides = ["methods=[ssd]", "model.backbone=resnet8"] if photographs else []
+    for budget in ("scratch", "classifier"):
+        # The rates are for batches of 32 to 512.
+        overrides += [f"budgets.{budget}.batch_size=8", f"budgets.{budget}.epochs=1"]
+        overrides += [f"budgets.{budget}.lr=0.003"]
+    overrides.append("augment.size=32")
+    overrides += ["compute_threads=1", "data.threads=1", "log.every=1", "tables.views=1"]
     overrides += ["evaluation.every=1", "evaluation.batch_size=8"]
-    # Large networks take seconds a stage: the baselines have nothing new, and the longer recipes
-    # are the shorter ones but for their epochs.
-    stages = ["I"] if name in LONGER else ["I", "II", "III", "IV"]
-    if kind != "cifar":
-        overrides += ["baselines=[]", f"stages=[{','.join(stages)}]"]
+    data = made["ffcv" if photographs else "memory"]
 
-    code = here([str(path_of(name)), f"data.path={made[kind]}", f"output={output}", *overrides])
+    code = here([str(PATHS[name]), f"data.path={data}", f"output={output}", *overrides])
 
     assert code == 0
-    expected = SSD | {"CE", "LWS"} if kind == "cifar" else SSD if len(stages) == 4 else {"SSD I"}
-    rows = json.loads((output / "report.json").read_text())["rows"]
-    assert {row["name"] for row in rows} == expected
-    folders = ("1-features", "2-balance", "3-distill", "4-balance")
-    for folder in folders[: len(stages)]:
-        steps = [
-            line for line in lines(output / folder / "metrics.jsonl") if line["kind"] == "train"
-        ]
+    graph = make_graph(load_recipe(output / "config.yaml"))
+    rows = {row["name"] for row in json.loads((output / "report.json").read_text())["rows"]}
+    assert rows == {row for stage in graph.stages for row in stage.rows.values()}
+    for stage in graph.stages:
+        logged = lines(output / stage.folder / "metrics.jsonl")
+        steps = [line for line in logged if line["kind"] == "train"]
         assert len(steps) == 2
         assert all(np.isfinite([*step["losses"].values()]).all() for step in steps)
-    terms = {"cifar": "rotation", "imagenet": "instance", "inat": "instance"}
-    first = lines(output / "1-features" / "metrics.jsonl")[0]
-    assert set(first["losses"]) == {"classification", terms[kind]}
+        if stage.name == "I":
+            assert set(steps[0]["losses"]) == {"classification", stage.options.task.kind}

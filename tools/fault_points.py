@@ -1,8 +1,9 @@
 """Kill runs at points chosen by seed, start them again, and compare their ends bit for bit.
 
-    python tools/fault_points.py [--points 50] [--processes 1] [--seed 0] [--json FILE]
+    python tools/fault_points.py [--points 50] [--processes 1] [--seed 0] [--methods ce,ssd]
+                                 [--json FILE]
 
-The run is all of SSD and its baselines on 8 x 8 digits, two epochs a stage. A point is either a
+The run is every method (or those named) on 8 x 8 digits, two epochs a stage. A point is either a
 *place*: the n-th of all steps, batches and operations on files of the run directory, which may
 leave a half-written file behind; or a *moment*: so many seconds after the start. The processes
 are forked from this one, which has imported everything: a run takes seconds.
@@ -18,50 +19,36 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from fault_places import Point, count_places
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+METHODS = "ce,lws,crt,tau_norm,ncm,la_posthoc,balanced_softmax,ldam_drw,ssd"
 RECIPE = """
 output: unset
 data: {path: unset, threads: 1, validation: val, decoder: torchvision}
-augment: {size: 8, mean: [0.3, 0.3, 0.3], std: [0.4, 0.4, 0.4], query: digits, test: whole}
+augment: {size: 8, mean: [0.3, 0.3, 0.3], std: [0.4, 0.4, 0.4], train: digits, test: whole}
 model: {backbone: resnet8}
 deterministic: true
 compute_threads: 1
-features: {task: instance, epochs: 2, batch_size: 32, lr: 0.02, queue: 64, embedding: 16}
-balance: {epochs: 2, batch_size: 32}
-distill: {epochs: 2, batch_size: 32, lr: 0.02}
+budgets:
+  scratch: {epochs: 2, batch_size: 32, lr: 0.02}
+  classifier: {epochs: 2, batch_size: 32}
+options:
+  ssd.I.task: {kind: instance, queue: 64, embedding: 16}
+  ldam_drw.model.class_weights.from: 0.5   # of two epochs
 log: {every: 2, trace: true}
 evaluation: {batch_size: 64}
 watchdog: 60
 """
-FOLDERS = ("1-features", "2-balance", "3-distill", "4-balance", "baseline-ce", "baseline-lws")
 TIMING = ("images_per_second", "data_wait_percent")
-_OPERATIONS = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "os.link")
-LONGEST = 120.0
+LONGEST = 240.0
 """Seconds after which a process counts as hung."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """Where a run is killed.
-
-    Attributes:
-        place: Number of the place, None for a moment.
-        torn: Share of a file that stands there when the place is in its writing.
-        seconds: After the start, for a moment.
-        rank: The process that is killed; None for all.
-    """
-
-    place: int | None = None
-    torn: float = 1.0
-    seconds: float | None = None
-    rank: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -89,11 +76,13 @@ class Runner:
     Args:
         root: Folder of everything.
         num_processes: Of a run.
+        methods: That a run trains, separated by commas.
     """
 
-    def __init__(self, root: Path, num_processes: int) -> None:
+    def __init__(self, root: Path, num_processes: int, methods: str = METHODS) -> None:
         self._root = root
         self._num_processes = num_processes
+        self._methods = methods
         self._recipe = root / "recipe.yaml"
         self._recipe.write_text(RECIPE, encoding="utf-8")
         self._data = root / "digits"
@@ -103,11 +92,12 @@ class Runner:
     def run(self, output: Path, point: Point | None = None) -> list[int]:
         """Run to the end or to the point; return exit codes, negative for a signal."""
         arguments = [str(self._recipe), f"data.path={self._data}", f"output={output}"]
+        arguments.append(f"methods=[{self._methods}]")
 
         def train(rank: int) -> int:
             import fastssd.train
 
-            _count_places(output, point if point and point.rank in (None, rank) else None, rank)
+            count_places(output, point if point and point.rank in (None, rank) else None, rank)
             return fastssd.train.main(arguments)
 
         return self._in_children(train, self._num_processes, point)
@@ -180,86 +170,39 @@ def _ends(children: list[int], point: Point | None) -> list[int]:
     return [codes[rank] for rank in range(len(children))]
 
 
-def _count_places(output: Path, point: Point | None, rank: int) -> None:
-    """Count the places that this process comes by, and kill it at the point's."""
-    import fastssd.runtime.session
-
-    number = 0
-    folder = f"{output}/"
-    record = output.with_name(f"{output.name}.places.{rank}")
-
-    def pass_by(what: str, tear=None) -> None:  # noqa: ANN001
-        nonlocal number
-        if point and point.place == number:
-            if tear:
-                tear()
-            record.write_text(what, encoding="utf-8")
-            os.kill(os.getpid(), signal.SIGKILL)
-        number += 1
-
-    def audit(event: str, arguments: tuple) -> None:
-        if event == "open":
-            path, mode, flags = arguments
-            if not isinstance(path, str) or not path.startswith(folder):
-                return
-            if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                appends = isinstance(mode, str) and "a" in mode
-                pass_by(f"open {path}", (lambda: _append_half_a_line(path)) if appends else None)
-        elif event in _OPERATIONS and str(arguments[0]).startswith(folder):
-            pass_by(f"{event} {arguments[0]}")
-
-    def fsync(descriptor: int, real=os.fsync) -> None:  # noqa: ANN001
-        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-        if name.startswith(folder):
-            is_new = ".partial" in name
-
-            def tear() -> None:
-                if is_new:
-                    size = os.fstat(descriptor).st_size
-                    os.truncate(name, int(point.torn * size) if point else size)
-
-            pass_by(f"fsync {name}", tear)
-        real(descriptor)
-
-    def asked(session, real=fastssd.runtime.session.Session._asked_of_us) -> int:  # noqa: ANN001
-        pass_by("a step or batch")
-        return real(session)
-
-    sys.addaudithook(audit)
-    os.fsync = fsync
-    fastssd.runtime.session.Session._asked_of_us = asked
-    main = fastssd.train._run_claimed
-
-    def run(*arguments) -> int:  # noqa: ANN002
-        code = main(*arguments)
-        if point is None:
-            record.write_text(str(number), encoding="utf-8")
-        return code
-
-    fastssd.train._run_claimed = run
-
-
-def _append_half_a_line(path: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(descriptor, b'{"kind": "train", "epo')
-    os.close(descriptor)
-
-
 def differences(run: Path, reference: Path) -> list[str]:
-    """Return in what two finished runs differ: weights, logs without times, counts."""
-    files = [
-        (f"{folder}/{name}", read)
-        for folder in FOLDERS
-        for name, read in (
-            ("weights.safetensors", Path.read_bytes),
-            ("best.safetensors", Path.read_bytes),
-            ("metrics.jsonl", _lines),
-            ("trace.jsonl", _lines),
-        )
-    ]
-    found = [name for name, read in files if read(run / name) != read(reference / name)]
-    rows = [json.loads((each / "report.json").read_text())["rows"] for each in (run, reference)]
-    return found + (["report.json"] if rows[0] != rows[1] else [])
+    """Return in what two finished runs differ: weights, rows, logs without times, tables' blocks.
+
+    Every folder of a stage or table is compared, and that both runs have the same ones.
+    """
+    readers: dict[str, Callable[[Path], object]] = {
+        "weights.safetensors": Path.read_bytes,
+        "best.safetensors": Path.read_bytes,
+        "metrics.jsonl": _lines,
+        "trace.jsonl": _lines,
+        "result.json": _rows,
+        "manifest.json": lambda path: json.loads(path.read_text())["checksums"],
+        "report.json": _rows,
+    }
+    found = []
+    for name in sorted(_files(run, readers) | _files(reference, readers)):
+        ours, theirs = run / name, reference / name
+        if not (ours.exists() and theirs.exists()):
+            found.append(f"{name} is in one of them alone")
+            continue
+        read = readers[ours.name]
+        if read(ours) != read(theirs):
+            found.append(name)
+    return found
+
+
+def _files(run: Path, names: Iterable[str]) -> set[str]:
+    return {str(path.relative_to(run)) for name in names for path in run.rglob(name)}
+
+
+def _rows(path: Path) -> object:
+    content = json.loads(path.read_text())
+    return content["rows"], content.get("sweep")
 
 
 def _lines(path: Path) -> list[dict]:
@@ -331,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--points", type=int, default=50)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", default=METHODS, help=f"of a run (default: {METHODS})")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     import torch._inductor  # noqa: F401 - imported by the first backward pass
@@ -343,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     library()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        runner = Runner(root, options.processes)
+        runner = Runner(root, options.processes, options.methods)
         started = time.monotonic()
         codes = runner.run(root / "reference")
         seconds = time.monotonic() - started
@@ -378,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = {
             "processes": options.processes,
             "seed": options.seed,
+            "methods": options.methods.split(","),
             "seconds_of_a_run": seconds,
             "places": places,
             "identical": good,

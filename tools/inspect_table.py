@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,24 +18,27 @@ if __spec__ is None:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from fastssd.tables.wanted import TABLE
 
 from fastssd.core.files import write_atomically
+from fastssd.core.processes import Processes
 from fastssd.core.untrusted import error_for_terminal, for_terminal
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
+from fastssd.data.workers import Workers
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.soft_labels import class_distribution
-from fastssd.recipe_file import load_config
+from fastssd.recipe_file import load_recipe
 from fastssd.runtime.build import wanted_table
 from fastssd.runtime.context import Context
+from fastssd.runtime.graph import GRAPH_FILE, Graph
+from fastssd.runtime.make_graph import make_graph
 from fastssd.tables.audit import audit
 from fastssd.tables.class_mass import Balancing, SoftLabels, soft_labels
 from fastssd.tables.journal import read_journals
 from fastssd.tables.manifest import Manifest, check_manifest, found_manifest
 from fastssd.tables.table import Table, table_files
 from fastssd.tables.tabulate import wanted_manifest
-from fastssd.training.batches import Workers
+from fastssd.training.checkpoints import WEIGHTS
 
 _MASSES = (0.5, 0.9, 0.99)
 _PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -66,7 +68,7 @@ def _tables(path: Path) -> list[Path]:
     """Return the table directories that are meant."""
     if not path.is_dir():
         raise ConfigError(f"{path}: there is no such directory")
-    directories = [path, *sorted(path.glob(f"*/{TABLE}"))]
+    directories = [path, *sorted(path.glob("*/")), *sorted(path.glob("seed-*/*/"))]
     tables = [each for each in directories if found_manifest(each)[0] is not None]
     if not tables:
         raise DataError(f"{path}: neither a table nor a run with tables")
@@ -126,23 +128,50 @@ def _describe_soft_labels(
     found = soft_labels(
         files,
         manifest,
-        Balancing(directory.parent / "weights.safetensors"),
+        _balancing(directory),
         temperature=options.temperature,
         num_rows=options.rows,
         seed=int(manifest["seed"]),
     )
     if not found:
-        print("  soft labels: unknown until the stage has finished and left its classifier")
+        print("  soft labels: unknown until a stage that re-balances its classifier has finished")
     for name, labels in found.items():
         print(f"  soft labels {name} balancing, T={labels.temperature:g}: {_in_words(labels)}")
-    counts = manifest["dataset"]["train_counts"]
+    counts = manifest["train_counts"]
     if options.figures and found:
         options.figures.mkdir(parents=True, exist_ok=True)
         shares = {name: labels.class_share for name, labels in found.items()}
-        path = options.figures / f"{directory.parent.name}-soft-labels.png"
+        path = options.figures / f"{_name_of(directory)}-soft-labels.png"
         class_distribution(shares, counts).savefig(path, dpi=150)
         print(f"  figure: {for_terminal(path)}")
     return {name: _as_json(labels) for name, labels in found.items()}
+
+
+def _run_of(directory: Path) -> Path | None:
+    """Return the run directory of a table: with several seeds the table is in a seed's folder."""
+    parents = directory.resolve().parents
+    return next((each for each in parents[:2] if (each / GRAPH_FILE).is_file()), None)
+
+
+def _name_of(directory: Path) -> str:
+    """Return a table's name, with its seed's: `seed-0-ssd-T`."""
+    run = _run_of(directory)
+    return "-".join(directory.resolve().relative_to(run).parts) if run else directory.name
+
+
+def _balancing(directory: Path) -> Balancing:
+    """Return what the first finished stage that re-balances a table's rows does to them."""
+    known = Balancing(directory / "none")
+    if run := _run_of(directory):
+        name = str(directory.resolve().relative_to(run))
+        for stage in json.loads((run / GRAPH_FILE).read_text(encoding="utf-8"))["stages"]:
+            if stage.get("table") != name:
+                continue
+            found = Balancing(run / stage["folder"] / WEIGHTS["last"])
+            if found.scale is not None:
+                return found
+            known = found if found.classifier() is not None else known
+    return known
 
 
 def _in_words(labels: SoftLabels) -> str:
@@ -166,17 +195,19 @@ def _as_json(labels: SoftLabels) -> dict[str, Any]:
 
 def _audited(directory: Path, manifest: Manifest, options: argparse.Namespace) -> dict[str, Any]:
     """Ask the network again about some rows, if the table is the run's."""
-    context = _context(directory, manifest, options)
-    table = wanted_table(directory.parent.name, context)
-    wanted = wanted_manifest(table.store, table.rows, stream=table.stream, context=context)
-    check_manifest(directory, manifest, wanted)
-    difference = audit(
-        Table(directory, table.rows),
-        table.store,
-        options.audit,
-        stream=table.stream,
-        context=context,
-    )
+    run = _run_of(directory)
+    if run is None:
+        raise ConfigError(f"{directory} is in no run directory, whose network could be asked")
+    context, graph = _opened(run, manifest, options)
+    name = str(directory.resolve().relative_to(run))
+    node = next((table for table in graph.tables() if table.folder == name), None)
+    if node is None:
+        raise ConfigError(f"{directory}: no stage of {run / 'config.yaml'} reads this table")
+    wanted = wanted_table(node, context)
+    check_manifest(directory, manifest, wanted_manifest(wanted.store, wanted.rows, wanted.about))
+    table = Table(directory, wanted.rows)
+    seed = int(manifest["seed"])
+    difference = audit(table, wanted.store, options.audit, reader=wanted.reader, seed=seed)
     print(f"  audit of {min(options.audit, len(table.rows))} rows: {difference}")
     result: dict[str, Any] = {"largest_difference": difference.largest, "scale": difference.scale}
     try:
@@ -186,19 +217,18 @@ def _audited(directory: Path, manifest: Manifest, options: argparse.Namespace) -
     return result
 
 
-def _context(directory: Path, manifest: Manifest, options: argparse.Namespace) -> Context:
-    """Return the context of the run that a table belongs to, for this process alone."""
-    run = directory.parent.parent
-    if not (run / "config.yaml").is_file():
-        raise ConfigError(f"{directory} is in no run directory, whose network could be asked")
+def _opened(run: Path, manifest: Manifest, options: argparse.Namespace) -> tuple[Context, Graph]:
+    """Return a run's context, for this process alone, and its graph."""
     overrides = [f"output={run}", f"data.decoder={manifest['decoder']}"]
     if options.dataset:
         overrides.append(f"data.path={options.dataset}")
-    config = load_config(run / "config.yaml", overrides)
+    recipe = load_recipe(run / "config.yaml", overrides)
+    config = recipe.config
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    autocast: Any = nullcontext
+    processes = Processes()
     if config.precision != "no":
-        autocast = partial(torch.autocast, device.type, dtype=_PRECISIONS[config.precision])
+        dtype = _PRECISIONS[config.precision]
+        processes = Processes(autocast=partial(torch.autocast, device.type, dtype=dtype))
     context = Context(
         config=config,
         dataset=open_dataset(config.data.path),
@@ -211,13 +241,10 @@ def _context(directory: Path, manifest: Manifest, options: argparse.Namespace) -
             device=device,
         ),
         output=run,
-        is_main=True,
-        autocast=autocast,
-        reduce=lambda values: values,
-        barrier=lambda: None,
-        stop_if_asked=lambda: None,
+        processes=processes,
     )
-    return context.with_images_on_device()[0]
+    context, _ = context.with_images_on_device()
+    return context, make_graph(recipe, context.facts())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,19 +22,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-FOLDERS = ("1-features", "2-balance")
+FOLDERS = ("ce", "lws")
 LONGEST = 240.0
 RECIPE = """
 output: unset
 data: {path: unset, threads: 1, decoder: torchvision}
-augment: {size: 8, mean: [0.3, 0.3, 0.3], std: [0.4, 0.4, 0.4], query: digits, test: whole}
+augment: {size: 8, mean: [0.3, 0.3, 0.3], std: [0.4, 0.4, 0.4], train: digits, test: whole}
 model: {backbone: resnet8}
 deterministic: true
 compute_threads: 1
-stages: [I, II]
-baselines: []
-features: {epochs: 8, batch_size: 32, lr: 0.02}
-balance: {epochs: 2, batch_size: 32}
+methods: [ce, lws]
+options: {ce.model.task: rotation}   # a network as in stage I of SSD
+budgets:
+  scratch: {epochs: 8, batch_size: 32, lr: 0.02}
+  classifier: {epochs: 2, batch_size: 32}
 log: {every: 2, trace: true}
 watchdog: 60
 """
@@ -228,13 +229,13 @@ def run_trials(trial: Trial, *, quick: bool) -> None:
 def _kill_a_host(trial: Trial, reference: Path) -> None:
     output = trial.root / "killed-host"
     started = trial.begin("killed", trial.torchrun, output)
-    _wait_for(output / "1-features/checkpoint.safetensors")
+    _wait_for(output / "ce/checkpoint.safetensors")
     trial.hosts[1].kill()
     before = time.monotonic()
     codes = trial.ends(started)
     seconds = time.monotonic() - before
     trial.check(
-        "a host is killed in stage I: the other ends and says why",
+        "a host is killed in the first stage: the other ends and says why",
         codes[0] not in (0, None) and "lost another process" in trial.log("killed"),
         seconds=round(seconds, 1),
     )
@@ -252,7 +253,7 @@ def _kill_a_worker(trial: Trial, reference: Path) -> None:
         return trial.torchrun(host, output, "--max-restarts=3", "--monitor-interval=0.2")
 
     started = trial.begin("worker", starter, output)
-    _wait_for(output / "1-features/checkpoint.safetensors")
+    _wait_for(output / "ce/checkpoint.safetensors")
     for pid in _output("ip", "netns", "pids", trial.hosts[1].name).split():
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if b"torchrun" not in command[1] and any(part.endswith(b"train.py") for part in command):

@@ -215,8 +215,8 @@ def _rewritten(
         elif one.content is None:
             results.append(jpeg.stored(np.frombuffer(jpeg.content, np.uint8)))
         else:
-            if how.compares(positions[jpeg.index]):
-                reason = _compared(jpeg, one.content)
+            compares = how.compares(positions[jpeg.index])
+            reason = _compared(jpeg, one.content) if compares else ""
             results.append(reason or jpeg.stored(one.content))
     return results
 

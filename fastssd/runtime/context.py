@@ -23,6 +23,7 @@ from fastssd.data.plans import ClassIndex, Plan
 from fastssd.data.workers import Workers
 from fastssd.evaluation.metrics import ClassCounter
 from fastssd.methods.method import Method
+from fastssd.runtime.graph import Facts
 from fastssd.tables.reader import Reader
 from fastssd.training.counting import count_correct
 
@@ -76,6 +77,14 @@ class Context:
     def is_main(self) -> bool:
         """Whether this process writes what all share."""
         return self.processes.is_main
+
+    def facts(self) -> Facts:
+        """Return what stages' identities follow from beside the recipe."""
+        return Facts(
+            dataset={"digest": self.dataset.identity.digest},
+            decoder=self.decoder.name,
+            filter=self.filter(self.augmentation("check", seed=0)),
+        )
 
     def with_images_on_device(self) -> tuple["Context", str]:
         """Return the context with the images where the networks are, if they fit there.

@@ -37,6 +37,6 @@ def decided_by_main(decide: Callable[[], bool | None], context: Context) -> bool
         letters = torch.zeros(length, dtype=torch.int64, device=device)
         if context.is_main:
             letters = torch.tensor(list(text), dtype=torch.int64, device=device)
-        told = bytes(context.processes.reduce(letters).tolist())
-        raise _KINDS[exit_code](*json.loads(told))
+        said = bytes(context.processes.reduce(letters).tolist())
+        raise _KINDS[exit_code](*json.loads(said))
     return bool(answered)

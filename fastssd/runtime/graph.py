@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastssd.config import Budget, ModelConfig, TableConfig
@@ -12,6 +12,21 @@ from fastssd.core import schema
 GRAPH_FILE = "graph.json"
 ONLY_STAGE = "model"
 """A method's one stage, whose folder has the method's name alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of data and machine before a graph is made.
+
+    Attributes:
+        dataset: Identity of the dataset.
+        decoder: Name of the decoder.
+        filter: What brings images to their size.
+    """
+
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    decoder: str = ""
+    filter: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,30 +6,14 @@ default is left out, so that a new key with a default changes no identity.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastssd.config import Config
 from fastssd.core import schema
 from fastssd.methods.options import MethodOptions
-from fastssd.runtime.graph import Stage, Table
+from fastssd.runtime.graph import Facts, Stage, Table
 
 _NOTHING = object()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is known of data and machine before a graph is made.
-
-    Attributes:
-        dataset: Identity of the dataset.
-        decoder: Name of the decoder.
-        filter: What brings images to their size.
-    """
-
-    dataset: Mapping[str, Any] = field(default_factory=dict)
-    decoder: str = ""
-    filter: str = ""
 
 
 def stage_identity(

@@ -16,8 +16,8 @@ from fastssd.methods.options import MethodOptions
 from fastssd.methods.registry import METHODS
 from fastssd.recipe_file import MethodFile, Recipe, budget_of
 from fastssd.runtime.blocks import StageKeys, TableKeys
-from fastssd.runtime.graph import ONLY_STAGE, Graph, PlanOfTable, Stage, Table
-from fastssd.runtime.identity import Facts, stage_identity, table_identity
+from fastssd.runtime.graph import ONLY_STAGE, Facts, Graph, PlanOfTable, Stage, Table
+from fastssd.runtime.identity import stage_identity, table_identity
 
 _STAGE_KEYS = frozenset(schema.keys_of(StageKeys))
 _DEFAULT_TEMPERATURE = 2.0

@@ -35,7 +35,6 @@ from fastssd.runtime.deciding import decided_by_main
 from fastssd.runtime.dry_run import estimates
 from fastssd.runtime.graph import GRAPH_FILE, Graph
 from fastssd.runtime.hosts import check_hosts
-from fastssd.runtime.identity import Facts
 from fastssd.runtime.make_graph import make_graph
 from fastssd.runtime.measuring import measuring_context, trained_stages
 from fastssd.runtime.pipeline import Runner
@@ -254,14 +253,7 @@ class Session:
 
     def _graph(self) -> Graph:
         """Return the run's graph, its nodes' identities those on this dataset and decoder."""
-        context = self._context
-        augmentation = context.augmentation("check", seed=0)
-        facts = Facts(
-            dataset={"digest": context.dataset.identity.digest},
-            decoder=context.decoder.name,
-            filter=context.filter(augmentation),
-        )
-        return make_graph(self._recipe, facts)
+        return make_graph(self._recipe, self._context.facts())
 
     def _introduce(self, graph: Graph) -> None:
         """Say what is trained on what, and how batches and rates are cut."""

@@ -6,8 +6,7 @@ import pytest
 
 from fastssd.errors import ConfigError
 from fastssd.recipe_file import load_recipe
-from fastssd.runtime.graph import differences
-from fastssd.runtime.identity import Facts
+from fastssd.runtime.graph import Facts, differences
 from fastssd.runtime.make_graph import make_graph
 
 SMALLEST = """output: runs/x

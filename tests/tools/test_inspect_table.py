@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+TOPK = ("ssd.II.reads=plan", "ssd.II.bind=S", "ssd.III.reads=S", "tables.topk=4")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def inspect():
 def trained(tmp_path_factory, arguments, elsewhere):
     """Return the folder of a run whose stage III has read a `topk` table."""
     output = tmp_path_factory.mktemp("trained") / "run"
-    settings = ("frozen.store=topk", "frozen.topk=4", "baselines=[]", "log.trace=false")
+    settings = ("methods=[ssd]", *TOPK, "log.trace=false")
     codes, printed = elsewhere(arguments(output, *settings))
     assert codes == [0], printed
     return output
@@ -38,21 +39,21 @@ def test_a_run_is_described_table_by_table(inspect, run, tmp_path, capsys):
     options = ["--json", str(tmp_path / "out.json"), "--figures", str(tmp_path / "figures")]
     assert inspect([str(run), "--audit", "30", *options]) == 0
 
-    found = {Path(each["table"]).parent.name: each for each in json.loads(options_json(tmp_path))}
-    assert list(found) == ["2-balance", "3-distill", "4-balance"]
-    top = found["3-distill"]
+    found = {Path(each["table"]).name: each for each in json.loads(options_json(tmp_path))}
+    assert list(found) == ["ssd-II-table", "ssd-IV-table", "ssd-S"]
+    top = found["ssd-S"]
     assert (top["store"], top["num_rows"], top["finished"], top["damaged"]) == (
         "topk",
         342,
         True,
         [],
     )
-    size = sum(path.stat().st_size for path in (run / "3-distill/table").glob("*.npy"))
+    size = sum(path.stat().st_size for path in (run / "ssd-S").glob("*.npy"))
     assert top["bytes"] == size
     assert set(top["soft_labels"]) == {"after"}
-    rest = np.load(run / "3-distill/table/rest.npy").mean(dtype=np.float64)
+    rest = np.load(run / "ssd-S/rest.npy").mean(dtype=np.float64)
     assert top["soft_labels"]["after"]["kept_mass"][-1] == pytest.approx(1 - rest, abs=1e-6)
-    assert set(found["2-balance"]["soft_labels"]) == {"before", "after"}
+    assert set(found["ssd-II-table"]["soft_labels"]) == {"before", "after"}
     for each in found.values():
         assert each["largest_difference"] <= 0.01 * each["scale"]
         for labels in each["soft_labels"].values():
@@ -66,21 +67,21 @@ def options_json(folder):
 
 
 def test_a_damaged_block_is_named_with_exit_code_3(inspect, run, capsys):
-    path = run / "4-balance/table/logits.npy"
+    path = run / "ssd-IV-table/logits.npy"
     content = bytearray(path.read_bytes())
     content[200] ^= 4
     path.write_bytes(content)
     assert inspect([str(run)]) == 3
     error = capsys.readouterr().err
     assert f"{path}: block 0 (rows 0 to 319) is damaged" in error
-    assert inspect([str(run / "3-distill/table")]) == 0
+    assert inspect([str(run / "ssd-S")]) == 0
 
 
 def test_an_audit_finds_rows_that_the_network_never_said(inspect, run, capsys):
     from fastssd.tables.manifest import read_manifest, write_manifest
     from fastssd.tables.table import table_files
 
-    directory = run / "2-balance/table"
+    directory = run / "ssd-II-table"
     manifest = read_manifest(directory / "manifest.json")
     logits = np.load(directory / "logits.npy") + np.float16(0.5)
     sums = table_files(directory, manifest).write(0, {"logits": logits})
@@ -94,25 +95,31 @@ def test_an_audit_finds_rows_that_the_network_never_said(inspect, run, capsys):
 def test_an_audit_of_another_networks_table_is_refused_naming_it(inspect, run, capsys):
     from fastssd.tables.manifest import read_manifest, write_manifest
 
-    path = run / "4-balance/table/manifest.json"
+    path = run / "ssd-IV-table/manifest.json"
     manifest = read_manifest(path)
-    manifest["network"]["weights"] = "others"
+    manifest["weights"] = "others"
     write_manifest(path, manifest)
     assert inspect([str(path.parent), "--audit", "5"]) == 3
-    assert "network.weights is 'others', not" in capsys.readouterr().err
+    assert "weights is 'others', not" in capsys.readouterr().err
 
 
-def test_a_table_of_images_on_the_device_is_audited_with_those(inspect, tmp_path, arguments, here):
-    settings = ("data.device_images=always", "augment.query=imagenet_plain", "stages=[I,II]")
-    assert here(arguments(tmp_path / "run", *settings, "baselines=[]", "log.trace=false")) == 0
-    manifest = json.loads((tmp_path / "run/2-balance/table/manifest.json").read_text())
+def test_tables_of_each_seed_and_of_images_on_the_device_are_audited_with_those(
+    inspect, tmp_path, arguments, here, capsys
+):
+    settings = ("data.device_images=always", "augment.train=imagenet_plain", "methods=[lws]")
+    assert here(arguments(tmp_path / "run", *settings, "seeds=[0,1]", "log.trace=false")) == 0
+    manifest = json.loads((tmp_path / "run/seed-1/lws-table/manifest.json").read_text())
     assert manifest["filter"] == "bilinear-antialias-float"
+    capsys.readouterr()
 
     assert inspect([str(tmp_path / "run"), "--audit", "9"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("audit of 9 rows: largest difference 0") == 2
+    assert printed.count("soft labels after balancing") == 2
 
 
 def test_an_unfinished_table_says_how_far_it_is(inspect, run, capsys):
-    directory = run / "2-balance/table"
+    directory = run / "ssd-II-table"
     (directory / "manifest.json").rename(directory / "unfinished.json")
     assert inspect([str(directory)]) == 0
     assert "unfinished: 0 of 1 blocks" in capsys.readouterr().out
@@ -134,7 +141,7 @@ def test_what_is_no_table_is_refused(
 
 
 def test_an_audit_needs_the_run(inspect, run, tmp_path, capsys):
-    alone = shutil.copytree(run / "3-distill/table", tmp_path / "alone/table")
+    alone = shutil.copytree(run / "ssd-S", tmp_path / "alone/table")
     assert inspect([str(alone)]) == 0
     assert inspect([str(alone), "--audit", "3"]) == 2
     assert "in no run directory" in capsys.readouterr().err
