@@ -16,7 +16,6 @@ from fastssd.models.heads import ClassScale
 from fastssd.recipe_file import Recipe, load_recipe
 from fastssd.runtime.context import Context
 from fastssd.runtime.graph import Graph, Stage
-from fastssd.runtime.identity import Facts
 from fastssd.runtime.make_graph import make_graph
 
 
@@ -78,12 +77,7 @@ def graph_of() -> Callable[[TestContext], Graph]:
     """Return what makes the graph of a context's recipe."""
 
     def make(context: TestContext) -> Graph:
-        facts = Facts(
-            dataset={"digest": context.dataset.identity.digest},
-            decoder=context.decoder.name,
-            filter=context.filter(context.augmentation("any", seed=0)),
-        )
-        return make_graph(context.recipe, facts)
+        return make_graph(context.recipe, context.facts())
 
     return make
 
