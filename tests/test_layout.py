@@ -19,6 +19,7 @@ PACKAGE = ROOT / "fastssd"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
+BASE = {"errors", "core", "native"}
 PARTS = {"data", "augment", "models", "losses", "evaluation"}
 """They know nothing of each other: what they share travels as arrays."""
 MAY_IMPORT = {
@@ -28,19 +29,18 @@ MAY_IMPORT = {
     "core": {"errors", "native"},
     "config": {"errors", "core"},
     "recipe_file": {"errors", "core", "config"},
-    **{part: {"errors", "core", "native"} for part in PARTS},
-    "tables": {"errors", "core", "config", *PARTS},
-    "methods": {"errors", "core", "config", "tables", *PARTS},
-    "training": {"errors", "core", "config", "tables", "methods", *PARTS},
+    **dict.fromkeys(PARTS, BASE),
+    "tables": {*BASE, "config", *PARTS},
+    "methods": {*BASE, "config", "tables", *PARTS},
+    "training": {*BASE, "config", "tables", "methods", *PARTS},
     "runtime": {
-        "errors",
-        "core",
+        *BASE,
         "config",
         "recipe_file",
         "tables",
         "methods",
         "training",
-        "fastssd",
+        "fastssd",  # its version
         *PARTS,
     },
     "evaluation.__main__": {"errors", "core", "recipe_file", "runtime", "data", "evaluation"},
@@ -52,7 +52,7 @@ LIBRARIES = {
     "accelerate": {"training", "runtime"},
     "rich": {"runtime.console"},
     "matplotlib": {"evaluation"},
-    "yaml": {"core.tree", "core.bounded_yaml", "recipe_file"},
+    "yaml": {"core.tree", "core.bounded_yaml", "recipe_file", "runtime.describe"},
     "omegaconf": set(),
 }
 

@@ -5,22 +5,30 @@ Without PyTorch: options are known without the classes that they configure.
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
-from fastssd.config import Budget, Config, ModelConfig, TableConfig
+from fastssd.config import Config
 from fastssd.core import schema
-from fastssd.core.tree import Leaf, Tree, copied, merged, nearest, origin_of, tree_of
+from fastssd.core.tree import nearest
 from fastssd.data.plans import check_sampler
 from fastssd.errors import ConfigError
 from fastssd.methods.options import MethodOptions
-from fastssd.methods.registry import METHODS
-from fastssd.recipe_file import MethodFile, Recipe, budget_of
+from fastssd.recipe_file import MethodFile, Recipe
 from fastssd.runtime.blocks import StageKeys, TableKeys
 from fastssd.runtime.graph import ONLY_STAGE, Facts, Graph, PlanOfTable, Stage, Table
 from fastssd.runtime.identity import stage_identity, table_identity
-
-_STAGE_KEYS = frozenset(schema.keys_of(StageKeys))
-_DEFAULT_TEMPERATURE = 2.0
+from fastssd.runtime.read_blocks import (
+    DEFAULT_TEMPERATURE,
+    Block,
+    block_of,
+    budget_for,
+    declared_options,
+    holds_for,
+    model_for,
+    read_keys,
+    store_for,
+    temperature_for,
+    text_of,
+)
 
 
 def make_graph(recipe: Recipe, facts: Facts | None = None) -> Graph:
@@ -53,47 +61,6 @@ def make_graph(recipe: Recipe, facts: Facts | None = None) -> Graph:
     return Graph(stages=stages, asked=asked)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A stage's or table's block, with what messages need to know of it."""
-
-    method: MethodFile
-    name: str
-    tree: Tree
-    origin: str
-
-    @property
-    def key(self) -> str:
-        return f"{self.method.name}.{self.name}"
-
-    def error(self, text: str, name: str | None = None) -> ConfigError:
-        """Return an error about a key of the block, or about the block."""
-        key = f"{self.key}.{name}" if name else self.key
-        return ConfigError(f"{self.origin_of(name)}: {key}{text}")
-
-    def origin_of(self, name: str | None) -> str:
-        """Return where a key of the block stands, or the block."""
-        found = self.tree.get(name.partition(".")[0]) if name else None
-        if found is None or name is None:
-            return self.origin
-        return schema.origin_within(found, name.partition(".")[0], name, self.origin)
-
-    def budget(self, config: Config) -> Budget:
-        """Return the budget that a stage's block names."""
-        where = self.origin_of("budget")
-        return budget_of(self.tree.get("budget"), config, key=f"{self.key}.budget", where=where)
-
-    def value(self, name: str, kind: type) -> Any:  # noqa: ANN401 - of that type
-        """Return a key's value, None where the block has it not."""
-        found = self.tree.get(name)
-        if found is None:
-            return None
-        try:
-            return schema.convert(found, kind, f"{self.key}.{name}")
-        except ConfigError as error:
-            raise ConfigError(f"{self.origin_of(name)}: {error}") from error
-
-
 @dataclass(kw_only=True)
 class _Maker:
     """Makes the nodes of one seed.
@@ -122,7 +89,7 @@ class _Maker:
         """Return a method's stage, made with those that it stands on if it is not there yet."""
         if (method.name, name) not in self.asked:
             self._enter(method, name)
-            made = self._stage(_block(method, method.stages, name))
+            made = self._stage(block_of(method, method.stages, name))
             # Another method may have asked for the very same before.
             stage = self.stages.setdefault(made.digest, made)
             if self._folders.setdefault(stage.folder, stage.digest) != stage.digest:
@@ -138,16 +105,16 @@ class _Maker:
         """Return a method's table, made with the stage that is asked if it is not there yet."""
         if (method.name, name) not in self._tables:
             self._enter(method, name)
-            made = self._table(_block(method, method.tables, name))
+            made = self._table(block_of(method, method.tables, name))
             self._tables[method.name, name] = self._shared(made)
             self._making.pop()
         return self._tables[method.name, name]
 
     def check(self, method: MethodFile, name: str) -> None:
         """Refuse wrong keys of a table, which no stage need read."""
-        block = _block(method, method.tables, name)
+        block = block_of(method, method.tables, name)
         keys = schema.read(block.tree, TableKeys, key=block.key, where=block.origin)
-        _holds(block, keys, self._config.tables)
+        holds_for(block, keys, self._config.tables)
         self._owner(block, "source", keys.source, "stage")
         self._num_views(method, name)
 
@@ -158,7 +125,7 @@ class _Maker:
             raise ConfigError(f"{method.origin}: stages stand on each other in a circle: {circle}")
         self._making.append(node)
 
-    def _owner(self, block: _Block, key: str, reference: str, kind: str) -> tuple[MethodFile, str]:
+    def _owner(self, block: Block, key: str, reference: str, kind: str) -> tuple[MethodFile, str]:
         """Return the method and the stage or table that a key of a block refers to."""
         other, colon, name = reference.rpartition(":")
         origin = block.origin_of(key)
@@ -172,11 +139,11 @@ class _Maker:
             )
         return owner, name
 
-    def _stage(self, block: _Block) -> Stage:
-        kind, declared = _declared(block)
-        keys, options = _read(block, kind, declared)
+    def _stage(self, block: Block) -> Stage:
+        kind, declared = declared_options(block)
+        keys, options = read_keys(block, kind, declared)
         config = self._config
-        budget = _budget(block, keys, declared, options, config)
+        budget = budget_for(block, keys, declared, options, config)
         stream, _, order = (keys.draws or "").partition("/")
         sampler = keys.sampler or declared.SAMPLER
         if budget is not None:
@@ -219,7 +186,7 @@ class _Maker:
             table=reads if isinstance(reads, Table) else None,
             num_views=num_views,
             batchnorm=batchnorm,
-            model=_model(block, keys, config),
+            model=model_for(block, keys, config),
             rows=keys.rows,
             seed=self.seed,
             identity={},
@@ -241,7 +208,7 @@ class _Maker:
         )
 
     def _sources(
-        self, block: _Block, keys: StageKeys, declared: type[MethodOptions], kind: str
+        self, block: Block, keys: StageKeys, declared: type[MethodOptions], kind: str
     ) -> dict[str, Stage]:
         sources: dict[str, Stage] = {}
         for role in ("source", "teacher"):
@@ -257,7 +224,7 @@ class _Maker:
 
     def _reads(
         self,
-        block: _Block,
+        block: Block,
         keys: StageKeys,
         declared: type[MethodOptions],
         options: MethodOptions,
@@ -284,7 +251,7 @@ class _Maker:
         return table
 
     def _own_table(
-        self, block: _Block, stage: Stage, transform: str, draws: int | PlanOfTable
+        self, block: Block, stage: Stage, transform: str, draws: int | PlanOfTable
     ) -> Table:
         """Return the table of a stage that names none: of its plan, or of every image once."""
         source = stage.sources["source"]
@@ -299,8 +266,8 @@ class _Maker:
             transform=transform,
             batchnorm=stage.batchnorm,
             draws=draws,
-            holds=_store_for(stage.options, self._config.tables),
-            temperature=_DEFAULT_TEMPERATURE,
+            holds=store_for(stage.options, self._config.tables),
+            temperature=DEFAULT_TEMPERATURE,
             identity={},
         )
         return self._shared(
@@ -311,7 +278,7 @@ class _Maker:
         """Return the same table, if another stage has asked for it before."""
         return self._tables_by_digest.setdefault(table.digest, table)
 
-    def _check_table(self, block: _Block, batchnorm: str) -> None:
+    def _check_table(self, block: Block, batchnorm: str) -> None:
         if batchnorm == "batch":
             raise block.error(
                 ": batchnorm=batch makes an image's logits depend on its batch, so no table can "
@@ -319,7 +286,7 @@ class _Maker:
                 "a table, or batchnorm to frozen or recalibrated"
             )
 
-    def _table(self, block: _Block) -> Table:
+    def _table(self, block: Block) -> Table:
         keys = schema.read(block.tree, TableKeys, key=block.key, where=block.origin)
         source = self.stage(*self._owner(block, "source", keys.source, "stage"))
         head = keys.head or source.options.heads[0]
@@ -338,8 +305,8 @@ class _Maker:
             transform=keys.transform,
             batchnorm=batchnorm,
             draws=self._num_views(block.method, block.name),
-            holds=_holds(block, keys, self._config.tables),
-            temperature=_temperature(block),
+            holds=holds_for(block, keys, self._config.tables),
+            temperature=temperature_for(block),
             identity={},
         )
         _check_crops(block, source, table.stream, table.transform)
@@ -347,137 +314,28 @@ class _Maker:
 
     def _num_views(self, method: MethodFile, name: str) -> int:
         """Return a table's views: as many as it says, or one an epoch of its longest reader."""
-        block = _block(method, method.tables, name)
+        block = block_of(method, method.tables, name)
         views = block.value("views", int) or self._config.tables.views
         if views < 0:
             raise block.error(f"={views} must be at least 0", "views")
         if views:
             return views
         readers = [
-            _block(method, method.stages, stage)
+            block_of(method, method.stages, stage)
             for stage, tree in method.stages.items()
-            if name in (_text(tree.get("reads")), _text(tree.get("bind")))
+            if name in (text_of(tree.get("reads")), text_of(tree.get("bind")))
         ]
         epochs = [reader.budget(self._config).epochs for reader in readers]
         return max(epochs, default=1)
 
 
-def _block(method: MethodFile, parts: Any, name: str) -> _Block:  # noqa: ANN401 - trees by name
-    tree = copied(parts[name])
-    return _Block(method, name, tree, origin_of(tree, method.origin))
-
-
-def _folder_name(block: _Block) -> str:
+def _folder_name(block: Block) -> str:
     if list(block.method.stages) == [ONLY_STAGE]:
         return block.method.name
     return f"{block.method.name}-{block.name}"
 
 
-def _declared(block: _Block) -> tuple[str, type[MethodOptions]]:
-    name = block.value("method", str)
-    if name is None:
-        raise block.error(f" is missing: one of {', '.join(METHODS)}", "method")
-    if name not in METHODS:
-        raise block.error(
-            f"={name} is none of {', '.join(METHODS)}{nearest(name, METHODS)}", "method"
-        )
-    return name, METHODS.options(name)
-
-
-def _read(block: _Block, kind: str, declared: type[MethodOptions]) -> tuple[StageKeys, Any]:
-    """Return a block's keys that all stages have, and its method's own.
-
-    Raises:
-        ConfigError: A line for every key that is neither, or is wrong.
-    """
-    theirs = schema.keys_of(declared)
-    own = {name: value for name, value in block.tree.items() if name in theirs}
-    common = {name: value for name, value in block.tree.items() if name in _STAGE_KEYS - own.keys()}
-    valid = [*theirs, *_STAGE_KEYS]
-    problems = [
-        str(
-            block.error(
-                f" is no key of method {kind}"
-                + nearest(name, valid).replace("mean ", f"mean {block.key}."),
-                name,
-            )
-        )
-        for name in block.tree
-        if name not in own and name not in common
-    ]
-    found: list[Any] = []
-    for values, wanted in ((common, StageKeys), (own, declared)):
-        try:
-            found.append(schema.read(values, wanted, key=block.key, where=block.origin))
-        except ConfigError as error:
-            problems += error.args
-    schema.refuse(problems)
-    keys, options = found
-    return keys, options
-
-
-def _budget(
-    block: _Block,
-    keys: StageKeys,
-    declared: type[MethodOptions],
-    options: MethodOptions,
-    config: Config,
-) -> Budget | None:
-    if not declared.TRAINS:
-        for name in ("budget", "draws", "sampler", "reads", "bind"):
-            if getattr(keys, name) is not None:
-                raise block.error(": this method trains nothing over epochs", name)
-        return None
-    if keys.draws is None:
-        raise block.error(" is missing: name a stream of crops, such as features", "draws")
-    budget = block.budget(config)
-    try:
-        options.check(budget)
-    except ConfigError as error:
-        raise block.error(f": {error}") from error
-    return budget
-
-
-def _model(block: _Block, keys: StageKeys, config: Config) -> ModelConfig:
-    changes = block.tree.get("model")
-    if not keys.model or not isinstance(changes, dict):
-        return config.model
-    values = merged([tree_of(schema.to_plain(config.model), block.origin), changes])
-    return schema.read(values, ModelConfig, key=f"{block.key}.model", where=block.origin)
-
-
-def _store_for(options: MethodOptions, tables: TableConfig) -> TableConfig:
-    """Return what a table of a stage's own draws holds: the recipe's choice where it serves."""
-    allowed = [store for store in options.stores if store != "topk"] or ["logits"]
-    store: Any = tables.store if tables.store in allowed else allowed[0]
-    return TableConfig(store=store, dtype=tables.dtype)
-
-
-def _holds(block: _Block, keys: TableKeys, tables: TableConfig) -> TableConfig:
-    names = [name for name in TableConfig.__dataclass_fields__ if name != "views"]
-    values = {name: getattr(tables, name) for name in names}
-    said = {name: value for name in names if (value := getattr(keys, name)) is not None}
-    if values["store"] == "topk" and "store" not in said:
-        values["store"] = "logits"  # Only a teacher's table can hold its top logits: it says so.
-    try:
-        return TableConfig(**{**values, **said})
-    except ConfigError as error:
-        key = next((name for name in said if str(error).startswith(f"{name}=")), None)
-        text = str(error).removeprefix(f"{key}") if key else f": {error}"
-        raise block.error(text, key) from error
-
-
-def _temperature(block: _Block) -> float:
-    """Return the temperature of the stage that reads a `topk` table: it holds for that alone."""
-    for name, tree in block.method.stages.items():
-        if _text(tree.get("reads")) == block.name:
-            reader = _block(block.method, block.method.stages, name)
-            found = reader.value("temperature", float)
-            return _DEFAULT_TEMPERATURE if found is None else float(found)
-    return _DEFAULT_TEMPERATURE
-
-
-def _check_crops(block: _Block, source: Stage, stream: str, transform: str) -> None:
+def _check_crops(block: Block, source: Stage, stream: str, transform: str) -> None:
     """Refuse to tabulate a network on the very crops that its weights were trained on."""
     trained = source
     while "source" in trained.sources:  # The network of a re-balanced classifier is its source's.
@@ -488,8 +346,3 @@ def _check_crops(block: _Block, source: Stage, stream: str, transform: str) -> N
             "name another stream",
             "draws",
         )
-
-
-def _text(value: "Leaf | Tree | None") -> str | None:
-    """Return the text that stands there, if it is text."""
-    return value.value if isinstance(value, Leaf) and isinstance(value.value, str) else None

@@ -198,12 +198,13 @@ def test_every_process_notices_a_missing_recalibration_before_any_writes_it(
     plant(made, "ssd.I")
     seen = []
 
-    def barrier():
+    def look(*values):
         seen.append(bool(list(made.output.rglob("recalibrated-*"))))
+        return values[0] if values else None
 
-    made = context(  # plaincnn: no statistics to exchange
-        "batchnorm=recalibrated", processes=Processes(barrier=barrier)
-    )
+    # plaincnn: no statistics to exchange
+    processes = Processes(main_says=look, barrier=look)
+    made = context("batchnorm=recalibrated", processes=processes)
     build(stage_of(made, "ssd.II"), made)
 
     assert seen[:2] == [False, True]

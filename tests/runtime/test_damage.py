@@ -137,14 +137,14 @@ def test_images_kept_on_the_device_make_the_same_epoch(context, stage_of):
 
 @pytest.mark.kernels
 def test_a_dataset_that_is_cut_short_in_training_is_named_and_no_image_replaced(
-    context, job_of, digits, tmp_path
+    context, stage_of, digits, tmp_path
 ):
     shutil.copytree(digits, tmp_path / "data")
     made = context(f"data.path={tmp_path / 'data'}")
     warnings = []
     damage = Damage(damage_file(made.output, 0), warn=warnings.append)
     made = dataclasses.replace(made, damage=damage)
-    batches = prepare(job_of(made, "1-features"), made).feed.epoch(0)
+    batches = prepare(stage_of(made, "ssd.I"), made).batches.epoch(0)
 
     os.truncate(tmp_path / "data/train.images.npy", 128)
 

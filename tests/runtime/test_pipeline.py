@@ -13,7 +13,8 @@ from fastssd.runtime.build import build, trained
 from fastssd.runtime.build import features_of as of_split
 from fastssd.runtime.console import Console
 from fastssd.runtime.graph import Graph
-from fastssd.runtime.pipeline import Runner, check_folders
+from fastssd.runtime.pipeline import Runner
+from fastssd.runtime.record import check_folders
 from fastssd.runtime.rows import measured_rows
 from fastssd.runtime.stop_signal import Agreement
 from fastssd.training.batches import finished
@@ -43,13 +44,12 @@ def run(stage_of):
 
 
 @pytest.fixture
-def made_of(context, plant, run):
-    """Return what makes one classifier of a planted network, under overrides."""
+def made_of(context, run):
+    """Return what makes one classifier of a network trained before, under overrides."""
 
     def make(method, *overrides):
         made = context(*CHOSEN, *overrides)
-        plant(made, "ce.model")
-        run(made, f"{method}.model")
+        run(made, "ce.model", f"{method}.model")
         return made, json.loads((made.output / method / "result.json").read_text())
 
     return make
@@ -174,9 +174,8 @@ def test_a_folder_of_other_settings_is_refused_naming_them(made_of, context, gra
     other = context(*CHOSEN, "tau_norm.model.sweep=[0, 1, 3]", "precision=bf16")
 
     with pytest.raises(ConfigError) as refusal:
-        check_folders(graph_of(other), other.output)
+        check_folders(graph_of(other), other)
 
     message = str(refusal.value)
-    assert f"{other.output / 'tau_norm'}: " in message
-    assert "options.sweep is at its default, not [0.0, 1.0, 3" in message
-    assert "precision is at its default, not bf16" in message
+    assert "\nce: precision is at its default, not bf16\n" in message
+    assert "tau_norm: options.sweep is at its default, not [0.0, 1.0, 3.0]; prec" in message

@@ -157,7 +157,7 @@ def killed_after(table_of, run, number, **kwargs):
             raise Killed
 
     with pytest.raises(Killed):
-        table_of(run(processes=Processes(stop_if_asked=ask)), **kwargs)
+        table_of(run(processes=Processes(interrupted=ask)), **kwargs)
 
 
 def test_a_killed_pass_goes_on_at_its_first_unfinished_block_with_the_same_bits(
