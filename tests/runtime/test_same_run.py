@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fastssd.core.files import seal
 from fastssd.runtime.record import STAGE_FILE, read_record, write_record
 
-SMALL = ("stages=[I,II]", "baselines=[]", "features.epochs=1", "balance.epochs=1")
+SMALL = ("methods=[lws]", "budgets.scratch.epochs=1", "budgets.classifier.epochs=1")
 
 
 def converted(out: Path, **options) -> None:
@@ -22,10 +23,10 @@ def converted(out: Path, **options) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, arguments, elsewhere) -> Path:
-    """Return a folder with a dataset, a finished run, and a stage I by another learning rate."""
+    """Return a folder with a dataset, a finished run, and a network by another learning rate."""
     root = tmp_path_factory.mktemp("same")
     converted(root / "data")
-    for name, others in (("run", ()), ("foreign", ("stages=[I]", "features.lr=0.01"))):
+    for name, others in (("run", ()), ("foreign", ("methods=[ce]", "budgets.scratch.lr=0.01"))):
         command = [*arguments(root / name, *SMALL), f"data.path={root / 'data'}", *others]
         codes, printed = elsewhere(command)
         assert codes == [0], printed
@@ -52,9 +53,9 @@ def no_figures(monkeypatch):
 
 
 def unfinish(run: Path) -> None:
-    """Leave a run as if it was killed in stage I: with a checkpoint, and no result."""
-    shutil.rmtree(run / "2-balance")
-    (run / "1-features/result.json").unlink()
+    """Leave a run as if it was killed in the first stage: with a checkpoint, and no result."""
+    shutil.rmtree(run / "lws")
+    (run / "ce/result.json").unlink()
 
 
 def files_of(run: Path) -> dict[str, bytes]:
@@ -68,7 +69,11 @@ def files_of(run: Path) -> dict[str, bytes]:
 def assert_refused(here, capsys, command, *words, code=2):
     assert here(command) == code
     error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1, error
+    assert error.startswith("fastssd: ")
+    assert "Traceback" not in error
+    # One line, or one for each set of differences between where they are and what to do.
+    first, *told = error.splitlines()
+    assert not told or (len(told) > 1 and first.endswith(":") and "another output" in told[-1])
     assert all(word in error for word in words), error
 
 
@@ -89,7 +94,7 @@ def test_a_dataset_that_was_replaced_is_refused_naming_what_differs(
     before = files_of(tmp_path / "run")
     converted(tmp_path / "data", **options)
 
-    assert_refused(here, capsys, command(), "1-features", difference, "another output")
+    assert_refused(here, capsys, command(), "ce", difference, "another output")
 
     assert files_of(tmp_path / "run") == before
 
@@ -101,7 +106,8 @@ def test_every_process_refuses_alike(tmp_path, elsewhere, command):
 
     assert codes == [2, 2], printed
     for text in printed:
-        assert "split 'train' has other images or labels" in text.splitlines()[-1]
+        assert "split 'train' has other images or labels" in text
+        assert "another output" in text.splitlines()[-1]
         assert "Traceback" not in text
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert (status["exit_code"], "other images" in status["error"]) == (2, True)
@@ -132,10 +138,10 @@ def test_without_its_config_a_run_is_still_compared_with_what_its_stages_say(
     assert_refused(
         here,
         capsys,
-        command("seed=5", "model.backbone=resnet14", "features.weight_decay=0.3"),
-        "seed was 0, now 5",
-        "model.backbone was plaincnn, now resnet14",
-        "features.weight_decay was the default, now 0.3",
+        command("seed=5", "model.backbone=resnet14", "budgets.scratch.weight_decay=0.3"),
+        "seed is 0, not 5",
+        "model.backbone is plaincnn, not resnet14",
+        "budget.weight_decay is at its default, not 0.3",
     )
 
     assert files_of(run) == before
@@ -146,38 +152,38 @@ def test_without_its_config_a_run_is_still_compared_with_what_its_stages_say(
 def test_another_decoder_is_refused_by_the_stages_and_may_be_named_in_place_of_auto(
     tmp_path, here, capsys, command
 ):
-    decoder = read_record(tmp_path / "run/1-features").recipe["data"]["decoder"]
+    decoder = read_record(tmp_path / "run/ce").recipe["decoder"]
     assert here(command(f"data.decoder={decoder}")) == 0
     other = "torchvision" if decoder != "torchvision" else "native"
     assert_refused(
-        here, capsys, command(f"data.decoder={other}"), f"data.decoder was {decoder}, now {other}"
+        here, capsys, command(f"data.decoder={other}"), f"decoder is {decoder}, not {other}"
     )
 
 
 def test_a_stage_of_another_run_is_refused(tmp_path, here, capsys, command):
-    for folder in ("1-features", "2-balance"):
+    for folder in ("ce", "lws"):
         shutil.rmtree(tmp_path / "run" / folder)
-    shutil.copytree(tmp_path / "foreign/1-features", tmp_path / "run/1-features")
+    shutil.copytree(tmp_path / "foreign/ce", tmp_path / "run/ce")
 
-    assert_refused(here, capsys, command(), "1-features: features.lr was 0.01, now 0.02")
+    assert_refused(here, capsys, command(), "ce: budget.lr is 0.01, not 0.02")
 
 
 @pytest.mark.parametrize("kept", ["result.json", "checkpoint.safetensors", "best.safetensors"])
 def test_a_stage_that_does_not_say_what_it_was_trained_by_is_refused(
     tmp_path, here, capsys, command, kept
 ):
-    for path in (tmp_path / "run/1-features").iterdir():
+    for path in (tmp_path / "run/ce").iterdir():
         if path.name not in (kept, "metrics.jsonl"):
             path.unlink()
-    assert_refused(here, capsys, command(), "1-features has no stage.json", "earlier version")
+    assert_refused(here, capsys, command(), "ce has no stage.json", "earlier version")
 
 
 def test_a_stage_whose_source_was_trained_again_is_refused(tmp_path, here, capsys, command):
-    folder = tmp_path / "run/2-balance"
+    folder = tmp_path / "run/lws"
     record = read_record(folder)
-    write_record(folder, dataclasses.replace(record, weights={"1-features": "0" * 64}))
+    write_record(folder, dataclasses.replace(record, weights={"ce": "0" * 64}))
 
-    assert_refused(here, capsys, command(), "2-balance was trained on other weights of 1-features")
+    assert_refused(here, capsys, command(), "lws was trained on other weights of ce")
 
 
 @pytest.mark.parametrize("file", ["result.json", "best.safetensors", "checkpoint.safetensors"])
@@ -186,9 +192,9 @@ def test_a_single_file_of_another_run_is_not_taken_for_this_ones(
 ):
     foreign, run = tmp_path / "foreign", tmp_path / "run"
     unfinish(run)
-    for path in (run / "1-features").glob("checkpoint.*"):
+    for path in (run / "ce").glob("checkpoint.*"):
         path.unlink()
-    shutil.copy(foreign / "1-features" / file, run / "1-features" / file)
+    shutil.copy(foreign / "ce" / file, run / "ce" / file)
 
     assert here(command()) == 3
 
@@ -200,19 +206,22 @@ def test_a_single_file_of_another_run_is_not_taken_for_this_ones(
 def test_a_record_that_was_altered_or_is_of_a_later_version_is_refused(
     tmp_path, here, capsys, command
 ):
-    path = tmp_path / "run/1-features" / STAGE_FILE
+    path = tmp_path / "run/ce" / STAGE_FILE
     text = path.read_text()
     path.write_text(text.replace('"plaincnn"', '"resnet14"'))
     assert_refused(here, capsys, command(), STAGE_FILE, "altered", "delete", code=3)
     content = json.loads(text)
     del content["sha256"]
-    path.write_text(json.dumps(content | {"version": 2}))
-    assert_refused(here, capsys, command(), STAGE_FILE, code=3)
+    path.write_text(json.dumps(content))
+    assert_refused(here, capsys, command(), STAGE_FILE, "no checksum", "delete", code=3)
+    path.write_text(seal(content | {"version": 3}))
+    assert_refused(here, capsys, command(), STAGE_FILE, "version 3", "another output")
 
 
 def test_a_record_is_readable_and_leaves_out_what_is_at_its_default(tmp_path, command):
-    content = json.loads((tmp_path / "run/2-balance" / STAGE_FILE).read_text())
-    assert content["recipe"]["balance"] == {"epochs": 1, "batch_size": 32}
-    assert list(content["recipe"]["sources"]) == list(content["weights"]) == ["1-features"]
+    content = json.loads((tmp_path / "run/lws" / STAGE_FILE).read_text())
+    assert content["recipe"]["budget"] == {"epochs": 1, "batch_size": 32, "lr": 0.2}
+    assert list(content["recipe"]["sources"]) == ["source"]
+    assert list(content["weights"]) == ["ce"]
     assert content["dataset"]["classes"] == [str(digit) for digit in range(10)]
     assert content["dataset"]["splits"]["train"]["images"] == 171
