@@ -6,7 +6,7 @@ import torch
 
 from fastssd.core.processes import Processes
 from fastssd.data.draws import Draws, pack_view
-from fastssd.errors import ConfigError, DataError
+from fastssd.errors import DataError, FastssdError
 from fastssd.models.backbones import build_backbone
 from fastssd.models.heads import LinearHead
 from fastssd.models.networks import FrozenNetwork
@@ -379,12 +379,19 @@ def test_another_library_version_warns_and_asks_the_network_again(
         table_of()
 
 
-@pytest.mark.parametrize("factor", [1e9, float("nan")])
-def test_answers_that_do_not_fit_are_refused(frozen, table_of, factor):
+@pytest.mark.parametrize(
+    ("factor", "dtype", "message", "exit_code"),
+    [
+        (1e9, "float16", r"of logits is not finite in float16: set tables\.dtype", 2),
+        (float("nan"), "float32", "of logits is not finite in float32: .* has diverged", 1),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused(frozen, table_of, factor, dtype, message, exit_code):
     with torch.no_grad():
         frozen.head.weight.mul_(factor)
-    with pytest.raises(ConfigError, match=r"of logits is not finite in float16: set tables\.dtype"):
-        table_of()
+    with pytest.raises(FastssdError, match=message) as refused:
+        table_of(dtype=dtype)
+    assert refused.value.exit_code == exit_code
 
 
 def test_a_fingerprint_depends_on_every_name_and_value():
