@@ -145,7 +145,7 @@ def attributes_read():
 
 
 SECTIONS = {field.name: field.type for field in dataclasses.fields(Config)}
-FIELDS = [("config", name) for name in SECTIONS] + [
+FIELDS = [("config", name) for name in SECTIONS if name != "seeds"] + [  # read by all_seeds
     (section, field.name)
     for section, kind in (*SECTIONS.items(), ("budget", Budget))
     if dataclasses.is_dataclass(kind)

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "native": {"errors"},
     "core": {"errors", "native"},
     "config": {"errors", "core"},
-    "recipe_file": {"errors", "core", "config"},
+    "method_file": {"errors", "core"},
+    "recipe_file": {"errors", "core", "config", "method_file"},
     **dict.fromkeys(PARTS, BASE),
     "tables": {*BASE, "config", *PARTS},
     "methods": {*BASE, "config", "tables", *PARTS},
@@ -36,6 +37,7 @@ MAY_IMPORT = {
     "runtime": {
         *BASE,
         "config",
+        "method_file",
         "recipe_file",
         "tables",
         "methods",

@@ -133,6 +133,8 @@ def test_images_are_opened_as_one_of_some_kinds():
 
 # Modules that may read files or JSON by themselves, and what.
 READ_THEMSELVES = {
+    "core/exchange": "what another process of the run has just sent",
+    "data/class_names": "a text that reading has read, as pairs",
     "core/reading": "all that others made",
     "runtime/environment": "/proc/cpuinfo",
     "data/storage/host_memory": "the system's files on control groups",
