@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fastssd.losses.registry import CLASS_WEIGHTS, LOSSES
+from fastssd.method_file import method_files
 from fastssd.methods.options import TASKS
 from fastssd.methods.registry import METHODS
 from fastssd.models.registry import HEADS
-from fastssd.recipe_file import method_files
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fastssd"

@@ -133,13 +133,14 @@ def test_images_are_opened_as_one_of_some_kinds():
 
 # Modules that may read files or JSON by themselves, and what.
 READ_THEMSELVES = {
-    "reading": "all that others made",
-    "environment": "/proc/cpuinfo",
+    "core/reading": "all that others made",
+    "runtime/environment": "/proc/cpuinfo",
     "data/storage/host_memory": "the system's files on control groups",
     "data/directory": "the lock of an unfinished directory",
     "data/meta_file": "the text that it has just written",
-    "stages/tabulate": "what it has just made; the meta.json of a dataset that is open",
-    "hosts": "the meta.json of a dataset that is open",
+    "runtime/deciding": "what another process of the run has just sent",
+    "runtime/record": "what it has just made",
+    "tables/tabulate": "what it has just made",
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastssd.core.reading import read_text
 from fastssd.errors import ConfigError
 
 _SHOWN = 5
@@ -87,7 +88,7 @@ def read_class_map(path: Path) -> dict[str, str]:
         ConfigError: If it can't be read or is something else.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
             pairs = list(json.loads(text, object_pairs_hook=list))
         else:

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fastssd.core.files import sync_path
+from fastssd.core.reading import parse_json, read_bytes
 from fastssd.errors import ConfigError
 
 Say = Callable[[str], None]
@@ -64,9 +64,9 @@ def check_target(out: Path, *, overwrite: bool, marker: str) -> None:
 def _check_ours(out: Path, marker: str) -> None:
     """Raise ConfigError if a directory that is to be replaced has more than conversions write."""
     try:
-        meta = json.loads((out / marker).read_text(encoding="utf-8"))
+        meta = parse_json(read_bytes(out / marker), dict)
         listed = {"layout", "format", "splits"} <= meta.keys() and meta.get("files", {}).keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         listed = False
     if listed is False:
         raise ConfigError(

@@ -11,8 +11,9 @@ from fastssd.core import schema
 from fastssd.core.tree import nearest
 from fastssd.data.plans import check_sampler
 from fastssd.errors import ConfigError
+from fastssd.method_file import MethodFile
 from fastssd.methods.options import MethodOptions
-from fastssd.recipe_file import MethodFile, Recipe
+from fastssd.recipe_file import Recipe
 from fastssd.runtime.blocks import StageKeys, TableKeys
 from fastssd.runtime.graph import ONLY_STAGE, Facts, Graph, PlanOfTable, Stage, Table
 from fastssd.runtime.identity import stage_identity, table_identity

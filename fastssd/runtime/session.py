@@ -24,7 +24,7 @@ from fastssd.data.workers import Workers
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.damaged_images import damage_file
 from fastssd.evaluation.report import build_report
-from fastssd.evaluation.results import RESULT, Run, parse_row
+from fastssd.evaluation.results import GRAPH_FILE, RESULT, Run, parse_row
 from fastssd.recipe_file import Recipe
 from fastssd.runtime import dry_run, environment, launchers
 from fastssd.runtime.build import build
@@ -33,7 +33,7 @@ from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
 from fastssd.runtime.deciding import decided_by_main
 from fastssd.runtime.dry_run import estimates
-from fastssd.runtime.graph import GRAPH_FILE, Graph
+from fastssd.runtime.graph import Graph
 from fastssd.runtime.hosts import check_hosts
 from fastssd.runtime.make_graph import make_graph
 from fastssd.runtime.measuring import measuring_context, trained_stages
