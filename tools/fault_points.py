@@ -89,11 +89,13 @@ class Runner:
     Args:
         root: Folder of everything.
         num_processes: Of a run.
+        overrides: Of the recipe.
     """
 
-    def __init__(self, root: Path, num_processes: int) -> None:
+    def __init__(self, root: Path, num_processes: int, overrides: Sequence[str] = ()) -> None:
         self._root = root
         self._num_processes = num_processes
+        self._overrides = overrides
         self._recipe = root / "recipe.yaml"
         self._recipe.write_text(RECIPE, encoding="utf-8")
         self._data = root / "digits"
@@ -102,7 +104,8 @@ class Runner:
 
     def run(self, output: Path, point: Point | None = None) -> list[int]:
         """Run to the end or to the point; return exit codes, negative for a signal."""
-        arguments = [str(self._recipe), f"data.path={self._data}", f"output={output}"]
+        places = (f"data.path={self._data}", f"output={output}")
+        arguments = [str(self._recipe), *places, *self._overrides]
 
         def train(rank: int) -> int:
             import fastssd.train
@@ -250,6 +253,7 @@ def differences(run: Path, reference: Path) -> list[str]:
     files = [
         (f"{folder}/{name}", read)
         for folder in FOLDERS
+        if (reference / folder).exists()
         for name, read in (
             ("weights.safetensors", Path.read_bytes),
             ("best.safetensors", Path.read_bytes),

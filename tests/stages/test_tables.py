@@ -173,7 +173,7 @@ def test_a_logits_table_serves_any_temperature(student_of):
     ("settings", "message"),
     [
         ({"topk": -1}, "frozen.topk=-1 must be at least 0"),
-        ({"kept_mass": 0.0}, "frozen.kept_mass=0.0 must be above 0"),
+        ({"kept_mass": 0.0}, "frozen.kept_mass=0.0 must be positive"),
         ({"kept_mass": 1.5}, "at most 1"),
         ({"topk": 3, "table_bytes": 9}, "both say how many"),
     ],
