@@ -93,14 +93,15 @@ def build_report(
 
     Returns:
         ``rows`` in the paper's order, each with ``name, method, stage, head, checkpoint, split,
-        seed, folder, parameters``, of several seeds those of `over_seeds`, ``published`` where it
-        is known, the accuracies of `accuracies` with ``standard_error`` and
+        seed, folder, parameters``, of several seeds those of `over_seeds`, and ``published`` where
+        it is known; the accuracies of `accuracies` with ``standard_error`` and
         ``class_mean_standard_error`` in percent, ``num_images`` (the size of the split),
         ``images_per_class`` (of its smallest and its largest class, without those that have none)
-        and ``per_class`` (C, percent, None for classes without images); ``classes``, ``train_counts`` (C) and ``split_counts`` (C images
-        of each class by evaluated split); by stage folder ``seconds`` (in parts), ``images``,
-        ``images_per_second``, ``data_wait_percent``, ``epochs``; ``unfinished`` folders;
-        ``damaged_images`` that others replaced in training, see `read_damaged_images`.
+        and ``per_class`` (C, percent, None for classes without images); ``classes``,
+        ``train_counts`` (C) and ``split_counts`` (C images of each class by evaluated split); by
+        stage folder ``seconds`` (in parts), ``images``, ``images_per_second``,
+        ``data_wait_percent``, ``epochs``; ``unfinished`` folders; ``damaged_images`` that others
+        replaced in training, see `read_damaged_images`.
 
     Raises:
         DataError: If there are more or fewer names than classes.
