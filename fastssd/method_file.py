@@ -1,6 +1,6 @@
 """Methods as files: found by name, put under the options that speak of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -20,6 +20,7 @@ class MethodFile:
     Attributes:
         name: In `methods`, folders and references.
         base: The name of its file; another one for a variant.
+        path: Its file.
         title: What it is, in a few words.
         stages: By name, in the file's order.
         tables: By name.
@@ -28,6 +29,7 @@ class MethodFile:
 
     name: str
     base: str
+    path: Path
     title: str
     stages: Mapping[str, Tree]
     tables: Mapping[str, Tree]
@@ -55,6 +57,7 @@ def read_method(name: str, base: str, path: Path, options: Tree, origin: str) ->
     return MethodFile(
         name=name,
         base=base,
+        path=file,
         title=str(title.value) if isinstance(title, Leaf) else "",
         stages=cast(dict[str, Tree], sections["stages"]),
         tables=cast(dict[str, Tree], sections["tables"]),
@@ -150,3 +153,10 @@ def method_files(recipe: Path | None = None) -> dict[str, Path]:
         if folder.is_dir()
         for path in sorted(folder.glob("*.yaml"))
     }
+
+
+def own_method_files(recipe: Path, methods: Iterable[MethodFile]) -> dict[str, Path]:
+    """Return the files, by name, that are only found from where a recipe is, or by their paths."""
+    everywhere = {name: path.resolve() for name, path in method_files().items()}
+    found = method_files(recipe) | {method.base: method.path for method in methods}
+    return {name: path for name, path in found.items() if everywhere.get(name) != path.resolve()}

@@ -30,6 +30,7 @@ from fastssd.runtime.read_blocks import (
     temperature_for,
     text_of,
 )
+from fastssd.runtime.table_fits import misfit
 
 
 def make_graph(recipe: Recipe, facts: Facts | None = None) -> Graph:
@@ -192,6 +193,8 @@ class _Maker:
             seed=self.seed,
             identity={},
         )
+        if isinstance(reads, Table) and (problem := misfit(stage, reads)):
+            raise block.error(f"={keys.reads}: {problem}", "reads")
         if reads == "plan":
             draws = PlanOfTable(
                 sampler=sampler,
