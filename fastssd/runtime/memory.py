@@ -26,7 +26,7 @@ def check_memory(graph: Graph, context: Context) -> None:
             continue
         share = stage.budget.batch_size // (stage.budget.accumulate * num_processes)
         views = 1 + len(stage.options.slots)
-        _check_batches(f"the batch_size of {stage.label}", share, views, context)
+        _check_batches(f"{stage.label}.budget.batch_size", share, views, context)
         if what := stage.options.memory:
             num_bytes, of = what
             _check(

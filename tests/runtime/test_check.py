@@ -3,6 +3,7 @@ import pytest
 
 from fastssd.errors import ConfigError
 from fastssd.models.backbones import build_backbone
+from fastssd.runtime import memory
 from fastssd.runtime.check import check_repeatable, check_run
 
 INSTANCE = "ssd.I.task={kind: instance, queue: 64, embedding: 16}"
@@ -106,3 +107,43 @@ def test_networks_whose_gradients_cannot_repeat_on_cuda_are_refused():
 
     with pytest.raises(ConfigError, match=r"AdaptiveAvgPool2d.*set deterministic=false"):
         check_repeatable(build_backbone("torchvision/vgg11", seed=0))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["augment.size=4096", "augment.train=imagenet", "augment.test=center"],
+            r"5 batches of 32 images of 4096 x 4096 pixels need at least 8\.1 GB of memory, and "
+            r"there are 1\.0 GB: lower augment\.size, ce\.model\.budget\.batch_size or "
+            r"data\.prefetch",
+        ),
+        (
+            [
+                "data.prefetch=1000",
+                "augment.size=300",
+                "augment.train=imagenet",
+                "augment.test=center",
+            ],
+            r"1001 batches of 32 images .* 8\.6 GB",
+        ),
+        (
+            ["methods=[ssd]", "ssd.I.task={kind: instance, queue: 16777216, embedding: 16}"],
+            r"ssd\.I: task\.queue=16777216 keys of task\.embedding=16 need at least 1\.1 GB",
+        ),
+        (
+            [
+                "data.prefetch=1000",
+                "augment.size=64",
+                "augment.train=imagenet",
+                "augment.test=center",
+            ],
+            r"lower augment\.size, evaluation\.batch_size or data\.prefetch",
+        ),
+    ],
+)
+def test_what_the_machine_has_no_memory_for_is_said_by_key(check, monkeypatch, overrides, said):
+    monkeypatch.setattr(memory, "usable_memory", lambda: 10**9)
+
+    with pytest.raises(ConfigError, match=said):
+        check(*overrides)

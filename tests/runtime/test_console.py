@@ -65,7 +65,7 @@ def progress(console, step, **changes):
 def everything(console):
     console.message("data: 457 images")
     console.warning("slow disk")
-    console.stage_started("1-features", epochs=3, steps_per_epoch=100)
+    console.stage_started("ssd-I", epochs=3, steps_per_epoch=100)
     progress(console, 250)
     groups = {"overall": 40.0, "class_mean": 38.25, "many": 50.0, "few": None}
     console.evaluated("val", {"classifier": groups})
@@ -83,11 +83,11 @@ def test_every_event_is_a_plain_line_where_there_is_no_terminal():
     assert text.splitlines()[:6] == [
         "data: 457 images",
         "warning: slow disk",
-        "1-features: 3 epochs of 100 steps",
-        "1-features  epoch 3/3  step 250/300  ? left  loss: classification 1.235, rotation 0.5  "
+        "ssd-I: 3 epochs of 100 steps",
+        "ssd-I  epoch 3/3  step 250/300  ? left  loss: classification 1.235, rotation 0.5  "
         "accuracy: overall 41.3%  lr 0.1  5,234 images/s  data wait 0.3%",
-        "1-features  val, classifier: class mean 38.2% (all 40.0, many 50.0, few -)",
-        "1-features: done in 1 min 23 s",
+        "ssd-I  val, classifier: class mean 38.2% (all 40.0, many 50.0, few -)",
+        "ssd-I: done in 1 min 23 s",
     ]
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
 
@@ -200,7 +200,7 @@ def test_a_terminal_without_cursor_movement_gets_plain_lines(terminal, monkeypat
 def test_an_exception_gives_the_cursor_back(terminal):
     def train():
         with Console(enabled=True, stream=terminal) as console:
-            console.stage_started("1-features", epochs=3, steps_per_epoch=100)
+            console.stage_started("ssd-I", epochs=3, steps_per_epoch=100)
             progress(console, 10)
             raise RuntimeError
 
@@ -265,7 +265,7 @@ def test_a_stream_that_breaks_ends_nothing_and_the_table_goes_to_standard_error(
 def test_the_time_left_follows_the_recent_pace():
     stream, clock = io.StringIO(), Clock()
     console = Console(enabled=True, stream=stream, clock=clock)
-    console.stage_started("1-features", epochs=10, steps_per_epoch=100)
+    console.stage_started("ssd-I", epochs=10, steps_per_epoch=100)
     lefts = []
 
     # Slow at first, as while things compile; then a second a step.
@@ -282,7 +282,7 @@ def test_a_resumed_stage_says_so_and_does_not_count_the_steps_before(monkeypatch
     stream, clock = io.StringIO(), Clock()
     console = Console(enabled=True, stream=stream, clock=clock)
 
-    console.stage_started("1-features", epochs=10, steps_per_epoch=100, first_step=500)
+    console.stage_started("ssd-I", epochs=10, steps_per_epoch=100, first_step=500)
     clock.now = 10.0
     progress(console, 510)
 
@@ -293,7 +293,7 @@ def test_a_resumed_stage_says_so_and_does_not_count_the_steps_before(monkeypatch
 def test_losses_that_are_not_numbers_and_absent_accuracies_are_shown_as_they_are():
     stream = io.StringIO()
     console = Console(enabled=True, stream=stream)
-    console.stage_started("2-balance", epochs=1, steps_per_epoch=1)
+    console.stage_started("ssd-II", epochs=1, steps_per_epoch=1)
 
     progress(console, 1, losses={"classification": float("nan")}, accuracy={})
 
@@ -320,11 +320,11 @@ def test_times_are_for_people(seconds, text):
 def test_a_stage_does_not_inherit_the_pace_of_the_one_before():
     stream, clock = io.StringIO(), Clock()
     console = Console(enabled=True, stream=stream, clock=clock)
-    console.stage_started("1-features", epochs=1, steps_per_epoch=100)
+    console.stage_started("ssd-I", epochs=1, steps_per_epoch=100)
     clock.now = 1000.0
     progress(console, 100)
 
-    console.stage_started("2-balance", epochs=1, steps_per_epoch=100)
+    console.stage_started("ssd-II", epochs=1, steps_per_epoch=100)
     clock.now = 1010.0
     progress(console, 10)
 
@@ -334,7 +334,7 @@ def test_a_stage_does_not_inherit_the_pace_of_the_one_before():
 def test_a_job_log_gets_a_line_of_progress_every_few_seconds_and_the_last_one():
     stream, clock = io.StringIO(), Clock()
     console = Console(enabled=True, stream=stream, clock=clock)
-    console.stage_started("1-features", epochs=3, steps_per_epoch=100)
+    console.stage_started("ssd-I", epochs=3, steps_per_epoch=100)
 
     for step in (1, 2, 3, 300):
         clock.now += 2.0

@@ -313,12 +313,12 @@ def test_no_flipped_bit_is_taken_for_what_was_saved(tmp_path, seed):
 
 
 def test_a_file_in_the_place_of_another_is_said_to_be_that_one(tmp_path):
-    for folder in ("1-features", "baseline-ce"):
+    for folder in ("ssd-I", "ce"):
         (tmp_path / folder).mkdir()
-    save_weights(tmp_path / "1-features/weights.safetensors", Network())
-    save_weights(tmp_path / "1-features/best.safetensors", Network())
-    for source in ("1-features/weights.safetensors", "1-features/best.safetensors"):
-        target = tmp_path / "baseline-ce/weights.safetensors"
+    save_weights(tmp_path / "ssd-I/weights.safetensors", Network())
+    save_weights(tmp_path / "ssd-I/best.safetensors", Network())
+    for source in ("ssd-I/weights.safetensors", "ssd-I/best.safetensors"):
+        target = tmp_path / "ce/weights.safetensors"
         target.write_bytes((tmp_path / source).read_bytes())
         with pytest.raises(DamagedError, match=f"written as {source.partition('.')[0]}"):
             load_weights(target, Network())

@@ -3,38 +3,24 @@
 import json
 import os
 import resource
+import shutil
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from pretend_processes import together
 from torch import nn
 
 from fastssd.errors import DataError
+from fastssd.training.meter import Meter
 from fastssd.training.resume import CHECKPOINT, METRICS, TRACE, Progress, Resume
 
 PREVIOUS, NEXT = "checkpoint.previous.safetensors", "checkpoint.next.safetensors"
 
 
-class Processes:
-    """Stands for Accelerate on one of several processes that all hold the same numbers."""
-
-    device = torch.device("cpu")
-    scaler = None
-
-    def __init__(self, rank=0, num_processes=1, others=()):
-        self.process_index, self.num_processes = rank, num_processes
-        self.is_main_process = rank == 0
-        self.others = others
-
-    def gather(self, values):
-        return torch.cat([values, *(values + other for other in self.others)])
-
-    def reduce(self, values, reduction):
-        return values if self.is_main_process else torch.tensor([1])  # the main one's: the last
-
-    def wait_for_everyone(self):
-        pass
+def alone():
+    return together(1, lambda process: process)[0]
 
 
 class Stage(nn.Module):
@@ -51,7 +37,8 @@ class Stage(nn.Module):
 class Run:
     """A stage that is trained by hand, a log line a step."""
 
-    def __init__(self, folder, *, recipe="a recipe", processes=None):
+    def __init__(self, folder, *, recipe="a recipe", process=None):
+        process = process or alone()
         self.folder = folder
         folder.mkdir(exist_ok=True)
         self.warnings = []
@@ -60,7 +47,8 @@ class Run:
         self.resume = Resume(
             folder,
             recipe=recipe,
-            accelerator=processes or Processes(),
+            accelerator=process,
+            exchange=process.exchange,
             warn=self.warnings.append,
         )
         self.progress, self.window = self.resume.load(stage=self.stage, optimizer=self.optimizer)
@@ -77,8 +65,8 @@ class Run:
             self.progress.step = step + 1
         return self
 
-    def save(self):
-        window = {"loss": torch.tensor(float(self.progress.step))}
+    def save(self, window=None):
+        window = window or {"loss": torch.tensor(float(self.progress.step))}
         self.resume.save(self.progress, stage=self.stage, optimizer=self.optimizer, window=window)
         return self
 
@@ -88,7 +76,7 @@ class Run:
 
 @pytest.fixture
 def folder(tmp_path):
-    return tmp_path / "1-features"
+    return tmp_path / "ssd-I"
 
 
 @pytest.fixture
@@ -177,7 +165,7 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(trained, folde
 def test_where_no_checkpoint_is_whole_the_message_says_what_to_delete(trained, folder):
     damage(folder / CHECKPOINT, "altered")
     damage(folder / PREVIOUS, "torn")
-    with pytest.raises(DataError, match=r"1-features: every checkpoint is damaged.*delete"):
+    with pytest.raises(DataError, match=r"ssd-I: every checkpoint is damaged.*delete"):
         Run(folder)
     assert (folder / METRICS).stat().st_size  # nothing was cut
 
@@ -212,11 +200,11 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_from(trained, folder):
 
 
 def test_a_checkpoint_copied_from_another_stage_is_not_gone_on_from(trained, folder, tmp_path):
-    other = Run(tmp_path / "baseline-ce").train(9).save()
+    other = Run(tmp_path / "balanced_softmax").train(9).save()
     (folder / CHECKPOINT).write_bytes((other.folder / CHECKPOINT).read_bytes())
     run = Run(folder)
     assert run.progress.step == 4
-    assert "baseline-ce" in run.warnings[0]
+    assert "balanced_softmax" in run.warnings[0]
 
 
 class Killed(BaseException):
@@ -224,7 +212,7 @@ class Killed(BaseException):
 
 
 def test_a_kill_before_any_operation_of_a_save_leaves_a_checkpoint_to_go_on_from(
-    tmp_path, monkeypatch, straight
+    tmp_path, monkeypatch, trained, folder, straight
 ):
     real = {name: getattr(os, name) for name in ("fsync", "replace", "open", "unlink")}
     number, kills = 0, 0
@@ -241,9 +229,9 @@ def test_a_kill_before_any_operation_of_a_save_leaves_a_checkpoint_to_go_on_from
         return call
 
     while True:
-        run = Run(tmp_path / "1-features")
-        for step in (2, 4, 6):
-            run.train(step).save()
+        place = tmp_path / str(number) / folder.name
+        shutil.copytree(folder, place)
+        run = Run(place)
         left = number
         with monkeypatch.context() as patched:
             for name in real:
@@ -255,12 +243,10 @@ def test_a_kill_before_any_operation_of_a_save_leaves_a_checkpoint_to_go_on_from
                 kills += 1
             else:
                 break
-        resumed = Run(tmp_path / "1-features")
+        resumed = Run(place)
         assert resumed.progress.step in (6, 8), number
         assert resumed.warnings == []
         assert_ends_like(resumed, straight)
-        for path in (tmp_path / "1-features").iterdir():
-            path.unlink()
         number += 1
     assert kills >= 8
 
@@ -288,19 +274,72 @@ def test_a_process_killed_between_the_two_names_of_a_save_loses_nothing(trained,
 
 
 def test_every_process_goes_on_with_its_own_statistics_and_sums(folder):
-    main = Run(folder, processes=Processes(0, 2, others=[100])).train(3).save()
-    mean = main.stage.norm.running_mean.clone()
+    def first(process):
+        run = Run(folder, process=process).train(3)
+        run.stage.norm.running_mean += 100 * process.process_index
+        run.progress.step += process.process_index  # of which the window is made
+        return run.save().stage.norm.running_mean.clone()
 
-    for rank in (0, 1):
-        run = Run(folder, processes=Processes(rank, 2))
-        torch.testing.assert_close(run.stage.norm.running_mean, mean + 100 * rank)
-        assert run.window["loss"] == 3 + 100 * rank
+    means = together(2, first)
+    runs = together(2, lambda process: Run(folder, process=process))
+
+    for rank, run in enumerate(runs):
+        assert torch.equal(run.stage.norm.running_mean, means[rank])
+        assert run.window["loss"] == 3 + rank
 
 
-def test_with_another_number_of_processes_statistics_are_averaged_and_sums_kept(folder):
-    main = Run(folder, processes=Processes(0, 2, others=[100])).train(3).save()
-    alone, second = Run(folder), Run(folder, processes=Processes(1, 3))
-    for run in (alone, second):
-        torch.testing.assert_close(run.stage.norm.running_mean, main.stage.norm.running_mean + 50)
-    assert alone.window["loss"] == 106
-    assert second.window == {}
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+def test_with_another_number_of_processes_statistics_are_averaged_and_sums_kept(
+    folder, before, after
+):
+    together(before, lambda process: Run(folder, process=process).train(3).save())
+    runs = together(after, lambda process: Run(folder, process=process))
+    assert [run.window["loss"] for run in runs] == [3 * before, *[0] * (after - 1)]
+    means = [run.stage.norm.running_mean for run in runs]
+    assert all(torch.equal(mean, means[0]) for mean in means)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 2)])
+@pytest.mark.parametrize("more", [0, 1, 70])
+def test_a_stop_before_the_next_log_line_keeps_the_window_of_another_number_of_processes(
+    folder, before, after, more
+):
+    counts = np.array([300, 50, 5])
+    losses = np.random.default_rng(0).random((before, 5)).astype(np.float32)
+
+    def meter(process):
+        made = Meter(counts, device=process.device, total=process.exchange.summed)
+        return made, Run(folder, process=process)
+
+    def add(made, loss, task="task"):
+        label = torch.zeros(1, dtype=torch.int64)
+        made.add({"z": torch.tensor(loss), "a": torch.tensor(1.0)}, {task: label == 0}, label)
+
+    def first(process):
+        made, run = meter(process)
+        for loss in losses[process.process_index]:
+            add(made, loss)
+        run.train(2).save(window=made.state())
+
+    def stopped(process):
+        made, run = meter(process)
+        made.load_state(run.window)
+        for _ in range(more):
+            add(made, 0.5)
+        run.train(3).save(window=made.state())
+
+    def last(process):
+        made, run = meter(process)
+        made.load_state(run.window)
+        add(made, 0.5)
+        return made.flush()
+
+    together(before, first)
+    together(after, stopped)
+    flushed = together(after, last)
+
+    total = losses.sum(dtype=np.float64) + 0.5 * after * (more + 1)
+    for means, accuracy in flushed:
+        assert means["z"] == pytest.approx(total / (losses.size + after * (more + 1)), rel=1e-6)
+        assert means["a"] == 1.0
+        assert accuracy["task"] == {"overall": 100.0, "many": 100.0}

@@ -10,12 +10,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from fastssd.config import LogConfig, TrainingConfig
+from fastssd.config import Budget, LogConfig
+from fastssd.core.processes import Stopped
 from fastssd.data.draws import Draws
 from fastssd.errors import FastssdError
-from fastssd.methods.batch import Batch, StageOutput
+from fastssd.methods.batch import Batch, Moment, Output
 from fastssd.runtime.console import Console
-from fastssd.runtime.stop_signal import Agreement, Stopped
+from fastssd.runtime.stop_signal import Agreement
 from fastssd.training.trainer import Supervision, Trainer, Validation
 
 NUM_IMAGES = 24
@@ -33,29 +34,29 @@ class Toy(nn.Module):
         self.linear = nn.Linear(5, 3)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, batch: Batch) -> StageOutput:
+    def forward(self, batch: Batch, at: Moment) -> Output:
         logits = self.linear(self.dropout(batch.frozen_logits))
         loss = nn.functional.cross_entropy(logits, batch.labels)
-        return StageOutput({"loss": loss}, {"task": logits.argmax(dim=1) == batch.labels})
+        return Output({"loss": loss}, {"task": logits.argmax(dim=1) == batch.labels})
 
-    def after_step(self) -> None:
+    def after_step(self, at: Moment) -> None:
         self.steps += 1
 
 
-class ToyFeed:
+class ToyBatches:
     """The same 24 images in every epoch, cut into micro-batches."""
 
-    def __init__(self, training: TrainingConfig) -> None:
-        self.training = training
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.features = torch.randn(NUM_IMAGES, 5, generator=torch.Generator().manual_seed(1))
 
     @property
     def steps_per_epoch(self) -> int:
-        return NUM_IMAGES // self.training.batch_size
+        return NUM_IMAGES // self.budget.batch_size
 
     def batches(self, first_step, last_step):
-        size = self.training.batch_size // self.training.accumulate
-        batch_size = self.training.batch_size
+        size = self.budget.batch_size // self.budget.accumulate
+        batch_size = self.budget.batch_size
         for position in range(first_step * batch_size, last_step * batch_size, size):
             epoch, start = divmod(position, NUM_IMAGES)
             rows = np.arange(start, start + size)
@@ -70,21 +71,22 @@ def trainer(tmp_path):
     """Return what makes a trainer of a toy in a folder that may hold a checkpoint."""
 
     def make(
-        name="run", *, stage=None, every=2, stop_at=None, scores=None, evaluate_every=1, **settings
+        name="run", *, method=None, every=2, stop_at=None, scores=None, evaluate_every=1, **settings
     ):
-        training = TrainingConfig(**{"epochs": 3, "batch_size": 6, "lr": 0.1, **settings})
+        budget = Budget(**{"epochs": 3, "batch_size": 6, "lr": 0.1, **settings})
         folder: Path = tmp_path / name / "stage"
         folder.mkdir(parents=True, exist_ok=True)
         results = iter(scores or [])
         made = Trainer(
-            stage or Toy(),
-            ToyFeed(training),
-            training,
+            method or Toy(),
+            ToyBatches(budget),
+            budget,
             accelerator=Accelerator(cpu=True),
             folder=folder,
             train_counts=COUNTS,
             seed=0,
-            recipe="a recipe",
+            order="a stage",
+            digest="a digest",
             supervision=Supervision(
                 console=Console(enabled=False),
                 log=LogConfig(every=every),
@@ -116,13 +118,14 @@ def test_training_is_sgd_as_written_by_hand(trainer):
     made = trainer(momentum=0.9, weight_decay=0.1, schedule="constant")
     made.run()
 
-    reference, feed = Toy(), made.feed
+    reference, batches = Toy(), made.batches
     velocity = [torch.zeros_like(value) for value in reference.parameters()]
     for epoch in range(3):
-        start = epoch * feed.steps_per_epoch
-        for batch in feed.batches(start, start + feed.steps_per_epoch):
+        start = epoch * batches.steps_per_epoch
+        moment = Moment(epoch, 3, start, batches.steps_per_epoch)
+        for batch in batches.batches(start, start + batches.steps_per_epoch):
             reference.zero_grad()
-            reference(batch).losses["loss"].backward()
+            reference(batch, moment).losses["loss"].backward()
             with torch.no_grad():
                 for value, moving in zip(reference.parameters(), velocity, strict=True):
                     moving.mul_(0.9).add_(value.grad + 0.1 * value)
@@ -148,12 +151,12 @@ def test_the_learning_rate_of_every_step_is_logged_as_planned(trainer, lines):
     assert logged == pytest.approx(planned, abs=1e-12)
 
 
-def test_losses_and_hits_of_a_window_are_logged_by_shot_group(trainer, lines):
+def test_losses_and_right_answers_of_a_window_are_logged_by_shot_group(trainer, lines):
     made = trainer(epochs=1, lr=1e-12, momentum=0.0, every=2)
     made.run()
 
     toy = Toy()
-    logits = toy.linear(made.feed.features)
+    logits = toy.linear(made.batches.features)
     losses = nn.functional.cross_entropy(logits, LABELS, reduction="none")
     hits = (logits.argmax(dim=1) == LABELS).float() * 100
     logged = lines(made.folder / "metrics.jsonl")
@@ -169,13 +172,13 @@ def test_losses_and_hits_of_a_window_are_logged_by_shot_group(trainer, lines):
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 12])
 def test_a_stop_at_any_step_changes_neither_weights_nor_metrics(trainer, lines, step):
-    straight = trainer("straight", stage=Toy(dropout=0.5), every=3)
+    straight = trainer("straight", method=Toy(dropout=0.5), every=3)
     straight.run()
     with pytest.raises(Stopped) as stopped:
-        trainer("stopped", stage=Toy(dropout=0.5), every=3, stop_at=step).run()
+        trainer("stopped", method=Toy(dropout=0.5), every=3, stop_at=step).run()
     assert stopped.value.signal_number == 15
 
-    resumed = trainer("stopped", stage=Toy(dropout=0.5), every=3)
+    resumed = trainer("stopped", method=Toy(dropout=0.5), every=3)
     resumed.run()
 
     assert_equal_weights(straight, resumed)
@@ -208,7 +211,9 @@ def test_the_time_of_evaluation_is_no_training_time(trainer, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(trainer):
-    made = trainer(lr=1e30)
+    method = Toy()
+    method.linear.weight.data *= 1e4  # so that they overflow in the third step
+    made = trainer(method=method, lr=1e6, weight_decay=1e6)
     with pytest.raises(
         FastssdError, match=r"stage: a loss is no longer finite.*after step 4 of 12.*lower"
     ):
@@ -221,15 +226,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(trainer):
 def test_weights_that_a_step_has_made_infinite_are_not_kept_though_its_loss_was_finite(
     trainer, last_step
 ):
-    stage = Toy()
+    method = Toy()
 
-    def after_step():
-        stage.steps += 1
-        if int(stage.steps) == last_step:
-            stage.linear.weight.data[0, 0] = float("inf")
+    def after_step(at):
+        method.steps += 1
+        if int(method.steps) == last_step:
+            method.linear.weight.data[0, 0] = float("inf")
 
-    stage.after_step = after_step
-    made = trainer(stage=stage, stop_at=last_step if last_step < 12 else None)
+    method.after_step = after_step
+    made = trainer(method=method, stop_at=last_step if last_step < 12 else None)
 
     with pytest.raises(
         FastssdError, match=rf"stage: .*linear\.weight is not finite.*step {last_step} of 12.*lower"
@@ -285,10 +290,27 @@ def test_a_finished_training_writes_its_weights_again_and_no_step(trainer):
     (first.folder / "weights.safetensors").unlink()
     before = (first.folder / "metrics.jsonl").read_text()
 
-    again = trainer(stage=Toy())
+    again = trainer(method=Toy())
     again.run()
 
     for name, value in weights(again).items():
         assert torch.equal(value, expected[name])
     assert (first.folder / "metrics.jsonl").read_text() == before
     assert json.loads(before.splitlines()[-1])["step"] == 12
+
+
+def test_every_micro_batch_and_step_is_told_its_moment(trainer):
+    told = []
+
+    class Told(Toy):
+        def forward(self, batch, at):
+            told.append(at)
+            return super().forward(batch, at)
+
+        def after_step(self, at):
+            told.append(at)
+            super().after_step(at)
+
+    trainer(method=Told(), epochs=2, accumulate=2).run()
+
+    assert told == [Moment(step // 4, 2, step, 4) for step in range(8) for _ in range(3)]
