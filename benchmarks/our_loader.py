@@ -17,7 +17,7 @@ from fastssd.data.draws import Draws, pack_view
 from fastssd.data.images import PIXELS, MakesTensors, image_fetch
 from fastssd.data.loader import HostBatch
 from fastssd.data.plans import running_count
-from fastssd.training.batches import Workers
+from fastssd.data.workers import Workers
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -1,3 +1,3 @@
 """SSD for long-tailed recognition as a trainer whose accelerator never waits for data."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -237,6 +237,10 @@ class Config:
     def __post_init__(self) -> None:
         _named(self, "output")
         check_numbers("", self)
+        if any("\ud800" <= char <= "\udfff" for char in self.output):
+            raise ConfigError(
+                f"output={self.output} is not UTF-8: safetensors could not open the weights there"
+            )
         if not self.methods:
             raise ConfigError("methods=[] trains nothing: name methods, such as [ce, lws, ssd]")
         if len(set(self.seeds)) < len(self.seeds):
@@ -249,5 +253,8 @@ class Config:
 
 
 def _named(values: object, name: str) -> None:
-    if not getattr(values, name):
+    path = getattr(values, name)
+    if not path:
         raise ConfigError(f"{name} is empty: name a directory")
+    if "\0" in path:
+        raise ConfigError(f"{name} holds a zero byte: no directory is called so")

@@ -74,7 +74,7 @@ def hook(at):
     def table(directory, *args, **kwargs):
         def batches(*rest):
             for number, draws in enumerate(in_order(*rest)):
-                if at["where"] == "table" and directory.parent.name == at["folder"]:
+                if at["where"] == "table" and directory.name == at["folder"]:
                     if number == at["number"]:
                         os.kill(os.getpid(), at["signal"])
                 yield draws

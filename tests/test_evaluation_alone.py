@@ -10,11 +10,16 @@ from fastssd.data.device_images import DeviceImages
 from fastssd.evaluation import figures, report
 from fastssd.evaluation.__main__ import main
 
+METHODS = (
+    "methods=[ce, lws, crt, tau_norm, ncm, la_posthoc, balanced_softmax, ldam_drw, ssd]",
+    "ldam_drw.model.class_weights.from=0.5",
+)
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, arguments, elsewhere):
     output = tmp_path_factory.mktemp("alone") / "run"
-    codes, printed = elsewhere(arguments(output, "stages=[I,II]", "log.trace=false"))
+    codes, printed = elsewhere(arguments(output, *METHODS, "log.trace=false"))
     assert codes == [0], printed
     return output
 
@@ -34,19 +39,19 @@ def test_a_run_is_measured_again_with_the_same_rows(tmp_path, here, run, digits)
 
 
 def test_one_file_of_weights_is_measured_alone_on_another_split(tmp_path, here, run, digits):
-    file = run / "1-features" / "best.safetensors"
+    file = run / "ce" / "best.safetensors"
 
     rows = measured(tmp_path, here, file, digits, "--split", "val")
 
     assert [(row["name"], row["checkpoint"], row["split"]) for row in rows] == [
-        ("SSD I", "best", "val")
+        ("CE", "best", "val")
     ]
 
 
 def test_images_that_the_run_kept_on_the_device_are_measured_there(
     tmp_path, here, arguments, digits, monkeypatch
 ):
-    resized = ("augment.test=center", "data.device_images=always", "stages=[I]", "baselines=[]")
+    resized = ("augment.test=center", "data.device_images=always", "methods=[ce]")
     run = tmp_path / "run"
     assert here(arguments(run, *resized, "log.trace=false")) == 0
     gathered = []
@@ -86,7 +91,7 @@ def test_a_report_that_fails_costs_nothing_and_is_made_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(report, "build_report", lambda *args, **kwargs: 1 / 0)
-        code = here(arguments(output, "stages=[I,II]", "log.trace=false"))
+        code = here(arguments(output, *METHODS, "log.trace=false"))
 
     assert code == 1
     status = json.loads((output / "status.json").read_text())
@@ -101,7 +106,7 @@ def test_a_report_that_fails_costs_nothing_and_is_made_again(
     assert "class_histogram.png could not be drawn (ZeroDivisionError" in capsys.readouterr().err
     assert (output / "report.json").read_text() == expected
     assert main([str(output), "--report"]) == 0
-    assert "| SSD II" in (output / "report.md").read_text()
+    assert "| LWS" in (output / "report.md").read_text()
     assert "one standard error (" in capsys.readouterr().out
 
 
@@ -113,6 +118,17 @@ def test_a_report_of_a_run_on_another_dataset_is_refused(tmp_path, run, digits, 
     (other / "meta.json").write_text(json.dumps(meta))
 
     assert main([str(run), str(other), "--report"]) == 3
+    assert "another dataset" in capsys.readouterr().err
+
+
+def test_a_report_of_a_run_on_other_images_of_as_many_a_class_is_refused(tmp_path, run, capsys):
+    from fastssd.data.convert import convert
+    from fastssd.data.sources.sources import open_source
+
+    same = {"imbalance": 8, "max_per_class": 40, "val_per_class": 3}
+    convert(open_source("digits"), tmp_path / "other", seed=1, **same)
+
+    assert main([str(run), str(tmp_path / "other"), "--report"]) == 3
     assert "another dataset" in capsys.readouterr().err
 
 
@@ -227,6 +243,6 @@ def test_a_run_that_does_not_say_its_classes_is_measured_with_a_warning(
 
 
 def test_a_file_of_rows_that_cannot_be_written_is_said_with_3(tmp_path, here, run, digits, capsys):
-    file = run / "1-features" / "weights.safetensors"
+    file = run / "ce" / "weights.safetensors"
     assert main([str(file), str(digits), "--json", str(tmp_path / "nowhere/rows.json")]) == 3
     assert "rows.json cannot be written" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Full disks, damaged files of finished stages, and processes that hang: whole runs of stage I."""
+"""Full disks, damaged files of finished stages, and processes that hang: whole runs of one stage."""
 
 import json
 import shutil
@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-SMALL = ("stages=[I]", "baselines=[]", "model.backbone=resnet8")
-FOLDER = "1-features"
+SMALL = ("methods=[ce]", "model.backbone=resnet8")
+FOLDER = "ce"
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fastssd.losses.registry import CLASS_WEIGHTS, LOSSES
+from fastssd.method_file import method_files
 from fastssd.methods.options import TASKS
 from fastssd.methods.registry import METHODS
 from fastssd.models.registry import HEADS
-from fastssd.recipe_file import method_files
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fastssd"
@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "native": {"errors"},
     "core": {"errors", "native"},
     "config": {"errors", "core"},
-    "recipe_file": {"errors", "core", "config"},
+    "method_file": {"errors", "core"},
+    "recipe_file": {"errors", "core", "config", "method_file"},
     **dict.fromkeys(PARTS, BASE),
     "tables": {*BASE, "config", *PARTS},
     "methods": {*BASE, "config", "tables", *PARTS},
@@ -36,6 +37,7 @@ MAY_IMPORT = {
     "runtime": {
         *BASE,
         "config",
+        "method_file",
         "recipe_file",
         "tables",
         "methods",

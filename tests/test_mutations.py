@@ -9,16 +9,18 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from pretend_processes import together
 from torch import nn
 
 from fastssd.core.files import seal
 from fastssd.data.convert import convert
 from fastssd.data.dataset import open_dataset
+from fastssd.data.identity import DatasetIdentity
 from fastssd.data.sources.sources import open_source
 from fastssd.errors import FastssdError
 from fastssd.evaluation.results import read_stage
-from fastssd.recipe_file import load_config, to_yaml
+from fastssd.recipe_file import load_recipe, to_yaml
+from fastssd.runtime.record import StageRecord, read_record, write_record
 from fastssd.tables.manifest import MANIFEST, read_manifest, write_manifest
 from fastssd.tables.table import table_files
 from fastssd.training.checkpoints import load_weights, save_weights
@@ -41,9 +43,9 @@ def whole(tmp_path_factory, arguments):
     for step in (1, 2):
         resume.save(Progress(step=step), stage=stage, optimizer=optimizer, window={})
     for name in ("weights", "best"):
-        save_weights(root / f"1-features/{name}.safetensors", stage)
+        save_weights(root / f"ssd-I/{name}.safetensors", stage)
     result = {
-        "folder": "1-features",
+        "folder": "ssd-I",
         "rows": [],
         "seconds": {"train": 1.0},
         "images": 10,
@@ -52,9 +54,12 @@ def whole(tmp_path_factory, arguments):
         "epochs": 1,
         "train_counts": [3, 4],
     }
-    (root / "1-features/result.json").write_text(seal(result))
+    (root / "ssd-I/result.json").write_text(seal(result))
+    dataset = DatasetIdentity(format="memory", classes=("a", "b"), splits={})
+    record = StageRecord(recipe={"run": {"seed": 0}}, dataset=dataset, weights={"ce": "12"})
+    write_record(root / "ssd-I", record)
     a_table(root / "table")
-    (root / "config.yaml").write_text(to_yaml(load_config(*split(arguments(root / "run")))))
+    (root / "config.yaml").write_text(to_yaml(load_recipe(*split(arguments(root / "run")))))
     return root
 
 
@@ -66,10 +71,13 @@ def a_stage(root):
     torch.manual_seed(0)
     stage = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1, momentum=0.9)
-    folder = root / "1-features"
+    folder = root / "ssd-I"
     folder.mkdir(exist_ok=True)
     warned = []
-    resume = Resume(folder, recipe="r", accelerator=Accelerator(cpu=True), warn=warned.append)
+    process = together(1, lambda process: process)[0]
+    resume = Resume(
+        folder, recipe="r", accelerator=process, exchange=process.exchange, warn=warned.append
+    )
     resume.warned = warned
     return stage, optimizer, resume
 
@@ -118,6 +126,10 @@ def result_read(root, path):
     read_stage(path)
 
 
+def record_read(root, path):
+    read_record(path.parent)
+
+
 def table_checked(root, path):
     manifest = read_manifest(root / "table" / MANIFEST)
     files = table_files(root / "table", manifest)
@@ -129,17 +141,18 @@ def table_checked(root, path):
 
 
 def config_compared(root, path):
-    config = load_config(path)
-    if to_yaml(config) == config_compared.before:
+    recipe = load_recipe(path)
+    if to_yaml(recipe) == config_compared.before:
         return "says the same"  # as does a changed quote or space
     return "holds a run with other settings"  # which run_directory refuses
 
 
 READERS = {
-    "1-features/checkpoint.safetensors": resumed,
-    "1-features/weights.safetensors": weights_loaded,
-    "1-features/best.safetensors": weights_loaded,
-    "1-features/result.json": result_read,
+    "ssd-I/checkpoint.safetensors": resumed,
+    "ssd-I/weights.safetensors": weights_loaded,
+    "ssd-I/best.safetensors": weights_loaded,
+    "ssd-I/result.json": result_read,
+    "ssd-I/stage.json": record_read,
     "table/manifest.json": table_checked,
     "table/logits.npy": table_checked,
     "memory/meta.json": open_all,
@@ -203,7 +216,7 @@ def test_no_damaged_file_is_taken_for_a_good_one(whole, tmp_path, name):
     shutil.copytree(whole, root)
     path = root / name
     content = path.read_bytes()
-    config_compared.before = to_yaml(load_config(root / "config.yaml"))
+    config_compared.before = to_yaml(load_recipe(root / "config.yaml"))
     others = [root / other for other in READERS if other != name]
     numbers = random.Random(name)
     del ran[:]
@@ -223,7 +236,7 @@ def test_no_damaged_file_is_taken_for_a_good_one(whole, tmp_path, name):
             assert outcome.exit_code in (2, 3)
         path.write_bytes(content)
         if name.endswith(CHECKPOINT):  # it was moved out of the way
-            shutil.rmtree(root / "1-features")
-            shutil.copytree(whole / "1-features", root / "1-features")
+            shutil.rmtree(root / "ssd-I")
+            shutil.copytree(whole / "ssd-I", root / "ssd-I")
     assert not accepted
     assert not ran

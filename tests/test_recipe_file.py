@@ -11,7 +11,8 @@ from fastssd.config import AugmentConfig, Budget, Config, DataConfig, Evaluation
 from fastssd.core import schema
 from fastssd.core.tree import plain
 from fastssd.errors import ConfigError
-from fastssd.recipe_file import load_config, load_recipe, method_files, to_yaml
+from fastssd.method_file import method_files
+from fastssd.recipe_file import load_config, load_recipe, to_yaml
 
 SMALLEST = "output: runs/x\ndata:\n  path: data/x\naugment:\n  size: 32\n"
 

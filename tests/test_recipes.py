@@ -16,8 +16,9 @@ from fastssd.core import schema
 from fastssd.data.convert import convert
 from fastssd.data.convert_arguments import parse_arguments
 from fastssd.data.sources.sources import open_source
+from fastssd.method_file import method_files
 from fastssd.models.backbones import build_backbone
-from fastssd.recipe_file import load_recipe, method_files
+from fastssd.recipe_file import load_recipe
 from fastssd.runtime.make_graph import make_graph
 from fastssd.training.learning_rate import learning_rate
 

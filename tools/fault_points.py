@@ -76,13 +76,15 @@ class Runner:
     Args:
         root: Folder of everything.
         num_processes: Of a run.
-        methods: That a run trains, separated by commas.
+        overrides: Of the recipe.
     """
 
-    def __init__(self, root: Path, num_processes: int, methods: str = METHODS) -> None:
+    def __init__(
+        self, root: Path, num_processes: int, overrides: Sequence[str] = (f"methods=[{METHODS}]",)
+    ) -> None:
         self._root = root
         self._num_processes = num_processes
-        self._methods = methods
+        self._overrides = overrides
         self._recipe = root / "recipe.yaml"
         self._recipe.write_text(RECIPE, encoding="utf-8")
         self._data = root / "digits"
@@ -91,8 +93,8 @@ class Runner:
 
     def run(self, output: Path, point: Point | None = None) -> list[int]:
         """Run to the end or to the point; return exit codes, negative for a signal."""
-        arguments = [str(self._recipe), f"data.path={self._data}", f"output={output}"]
-        arguments.append(f"methods=[{self._methods}]")
+        places = (f"data.path={self._data}", f"output={output}")
+        arguments = [str(self._recipe), *places, *self._overrides]
 
         def train(rank: int) -> int:
             import fastssd.train
@@ -287,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     library()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        runner = Runner(root, options.processes, options.methods)
+        runner = Runner(root, options.processes, [f"methods=[{options.methods}]"])
         started = time.monotonic()
         codes = runner.run(root / "reference")
         seconds = time.monotonic() - started

@@ -26,11 +26,12 @@ from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
 from fastssd.data.workers import Workers
 from fastssd.errors import ConfigError, DataError, FastssdError
+from fastssd.evaluation.results import GRAPH_FILE
 from fastssd.evaluation.soft_labels import class_distribution
 from fastssd.recipe_file import load_recipe
 from fastssd.runtime.build import wanted_table
 from fastssd.runtime.context import Context
-from fastssd.runtime.graph import GRAPH_FILE, Graph
+from fastssd.runtime.graph import Graph
 from fastssd.runtime.make_graph import make_graph
 from fastssd.tables.audit import audit
 from fastssd.tables.class_mass import Balancing, SoftLabels, soft_labels

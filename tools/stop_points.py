@@ -1,13 +1,14 @@
 """Stop runs by one Ctrl-C under a launcher on a busy machine, and compare their ends bit for bit.
 
     python tools/stop_points.py [--tries 20] [--launcher accelerate] [--processes 1]
-        [--signal INT] [--to group] [--busy 2] [--seed 0] [--json FILE]
+        [--signal INT] [--to group] [--busy 2] [--seed 0] [--json FILE] [key=value ...]
 
-The run is that of `fault_points.py`. It is started by a launcher, in a process group of its own, as
-a shell starts it in the foreground; loops that do nothing keep the cores busy. After so many steps,
-chosen by seed, the signal is sent: to the whole group, as a terminal sends Ctrl-C, or to the
-launcher alone. Then the run must end by itself with a checkpoint of its last step and the state
-"stopped", and started again it must end with the bits of a run that was left alone.
+The run is that of `fault_points.py`, or another by overrides of its recipe. It is started by a
+launcher, in a process group of its own, as a shell starts it in the foreground; loops that do
+nothing keep the cores busy. After so many steps, chosen by seed, the signal is sent: to the whole
+group, as a terminal sends Ctrl-C, or to the launcher alone. Then the run must end by itself with a
+checkpoint of its last step and the state "stopped", and started again it must end with the bits of
+a run that was left alone.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fault_points import FOLDERS, Runner, differences
+from fault_points import METHODS, Runner, differences
 
 PROJECT = Path(__file__).resolve().parents[1]
 LONGEST = 600.0
@@ -64,8 +65,9 @@ class Try:
 
 @contextmanager
 def busy(number: int) -> Iterator[None]:
-    """Keep cores busy with loops of usual priority."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    """Keep cores busy with loops of usual priority, which end with this process at the latest."""
+    code = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+    loops = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(number)]
     try:
         yield
     finally:
@@ -92,6 +94,7 @@ class Launches:
             str(PROJECT / "fastssd/train.py"),
             str(root / "recipe.yaml"),
             f"data.path={root / 'digits'}",
+            *options.overrides,
         ]
 
     def stopped(self, output: Path, after: int) -> Try:
@@ -162,9 +165,8 @@ class Launches:
 
 def _steps(output: Path) -> dict[str, int]:
     """Return the finished steps of each stage."""
-    traces = {folder: output / folder / "trace.jsonl" for folder in FOLDERS}
     return {
-        folder: path.read_bytes().count(b"\n") for folder, path in traces.items() if path.exists()
+        path.parent.name: path.read_bytes().count(b"\n") for path in output.glob("*/trace.jsonl")
     }
 
 
@@ -194,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--busy", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
+    options.overrides = [f"methods=[{METHODS}]", *options.overrides]
     import torch._inductor  # noqa: F401 - imported by the first backward pass
 
     import fastssd.evaluation.figures
@@ -204,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tries: list[Try] = []
     with tempfile.TemporaryDirectory() as folder, busy(options.busy):
         root = Path(folder)
-        runner = Runner(root, options.processes)
+        runner = Runner(root, options.processes, options.overrides)
         if any(runner.run(root / "reference")):
             print((root / "log.0").read_text(encoding="utf-8"))
             return 1

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-from fastssd.core.tree import Leaf, Tree, leaves, nearest, origin_of, plain
+from fastssd.core.tree import Leaf, Tree, leaves, nearest, origin_of, plain, shortened
 from fastssd.errors import ConfigError
 
 Settings = TypeVar("Settings")
@@ -328,6 +328,8 @@ def _item(item: Any, kind: Any, key: str) -> Any:  # noqa: ANN401 - a list's ite
 def _checked(value: Any, kind: type, key: str) -> Any:  # noqa: ANN401 - a value
     if kind is str:
         if isinstance(value, str):
+            if "${" in value:
+                raise ConfigError(f"{key}: '{shortened(value)}' is not resolved: write the value")
             return value
         if isinstance(value, bool | int | float):
             raise ConfigError(f"{key}: YAML reads {value!r} there, not text: put it in quotes")

@@ -18,6 +18,7 @@ from fastssd.evaluation.metrics import (
     standard_error,
 )
 from fastssd.evaluation.results import METRICS, ResultRow, Run, StageResult, read_metrics, read_run
+from fastssd.evaluation.seeds import over_seeds
 from fastssd.evaluation.shots import EXCLUSIVE_GROUPS, GROUPS, LIMITS, shot_groups
 from fastssd.evaluation.tables import (
     accuracy_columns,
@@ -36,6 +37,7 @@ def write_report(
     *,
     class_names: Sequence[str] | None = None,
     split_counts: Mapping[str, Sequence[int]] | None = None,
+    published: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[FastssdError]]:
     """Write the report of all finished stages of a run, in place of an earlier one.
 
@@ -48,6 +50,8 @@ def write_report(
         class_names: (C,) in the order of the labels; the labels themselves if omitted.
         split_counts: (C,) images of each class of splits that were evaluated in training, beside
             those of the rows.
+        published: Published accuracies in percent by row's name: of all classes, or a list of many,
+            medium, few and all.
 
     Returns:
         What `report.json` holds, see `build_report`, and why anything was left out.
@@ -61,7 +65,11 @@ def write_report(
     with _collected(problems):
         damaged_images = read_damaged_images(run)
     report = build_report(
-        results, class_names=class_names, split_counts=split_counts, damaged_images=damaged_images
+        results,
+        class_names=class_names,
+        split_counts=split_counts,
+        damaged_images=damaged_images,
+        published=published,
     )
     write_atomically(run / "report.json", _to_json(report))
     metrics = {}
@@ -79,18 +87,21 @@ def build_report(
     class_names: Sequence[str] | None = None,
     split_counts: Mapping[str, Sequence[int]] | None = None,
     damaged_images: Sequence[Mapping[str, Any]] = (),
+    published: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `report.json`.
 
     Returns:
-        ``rows`` in the paper's order, each with ``name, stage, head, checkpoint, split, folder``,
-        the accuracies of `accuracies` with ``standard_error`` and ``class_mean_standard_error`` in
-        percent, ``num_images`` (the size of the split), ``images_per_class`` (of its smallest and
-        its largest class, without those that have none) and ``per_class`` (C, percent, None for
-        classes without images); ``classes``, ``train_counts`` (C) and ``split_counts`` (C images
-        of each class by evaluated split); by stage folder ``seconds`` (in parts), ``images``,
-        ``images_per_second``, ``data_wait_percent``, ``epochs``; ``unfinished`` folders;
-        ``damaged_images`` that others replaced in training, see `read_damaged_images`.
+        ``rows`` in the paper's order, each with ``name, method, stage, head, checkpoint, split,
+        seed, folder, parameters``, of several seeds those of `over_seeds`, and ``published`` where
+        it is known; the accuracies of `accuracies` with ``standard_error`` and
+        ``class_mean_standard_error`` in percent, ``num_images`` (the size of the split),
+        ``images_per_class`` (of its smallest and its largest class, without those that have none)
+        and ``per_class`` (C, percent, None for classes without images); ``classes``,
+        ``train_counts`` (C) and ``split_counts`` (C images of each class by evaluated split); by
+        stage folder ``seconds`` (in parts), ``images``, ``images_per_second``,
+        ``data_wait_percent``, ``epochs``; ``unfinished`` folders; ``damaged_images`` that others
+        replaced in training, see `read_damaged_images`.
 
     Raises:
         DataError: If there are more or fewer names than classes.
@@ -106,7 +117,12 @@ def build_report(
         )
     stages = results.stages
     return {
-        "rows": in_paper_order([_row(row, stage) for stage in stages for row in stage.rows]),
+        "rows": [
+            {**row, **_published(published or {}, row["name"])}
+            for row in in_paper_order(
+                over_seeds([_row(row, stage) for stage in stages for row in stage.rows])
+            )
+        ],
         "seconds": {stage.folder: stage.seconds for stage in stages},
         "images": {stage.folder: stage.images for stage in stages},
         "images_per_second": {stage.folder: stage.images_per_second for stage in stages},
@@ -130,6 +146,7 @@ def render_markdown(
     rows = report["rows"]
     groups = shot_groups(report["train_counts"])
     titles, columns = accuracy_columns(rows)
+    has_published = any("published" in row for row in rows)
     table = _markdown_table(
         [
             "Method",
@@ -137,6 +154,7 @@ def render_markdown(
             *titles,
             *(f"{group.split('_')[0].capitalize()} {LIMITS[group]}" for group in EXCLUSIVE_GROUPS),
             "Checkpoint",
+            *(["Published"] if has_published else []),
             "Seconds",
         ],
         [
@@ -146,7 +164,8 @@ def render_markdown(
                 *accuracy,
                 *(percent(row[group]) for group in EXCLUSIVE_GROUPS),
                 for_markdown(row["checkpoint"]),
-                f"{sum(report['seconds'][row['folder']].values()):,.1f}",
+                *([_published_cell(row)] if has_published else []),
+                f"{_seconds(report, row):,.1f}",
             ]
             for label, row, accuracy in zip(row_labels(rows), rows, columns, strict=True)
         ],
@@ -215,6 +234,7 @@ def _row(row: ResultRow, stage: StageResult) -> dict[str, Any]:
     tested = row.total[row.total > 0]
     return {
         "name": row.name,
+        "method": row.method,
         "stage": row.stage,
         "head": row.head,
         **accuracies(row.correct, row.total, stage.train_counts),
@@ -224,11 +244,32 @@ def _row(row: ResultRow, stage: StageResult) -> dict[str, Any]:
         "images_per_class": [int(tested.min()), int(tested.max())],
         "checkpoint": row.checkpoint,
         "split": row.split,
+        "seed": stage.seed,
         "folder": stage.folder,
+        "parameters": stage.parameters,
         "per_class": [
             accuracy if seen else None for accuracy, seen in zip(per_class, row.total, strict=True)
         ],
     }
+
+
+def _seconds(report: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """Return the seconds of a row's stage, the mean over its seeds."""
+    folders = row.get("folders") or [row["folder"]]
+    return sum(sum(report["seconds"][folder].values()) for folder in folders) / len(folders)
+
+
+def _published(published: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a row's published accuracies, by group."""
+    if name not in published:
+        return {}
+    value = published[name]
+    values = value if isinstance(value, list) else [None, None, None, value]
+    return {"published": dict(zip(("many", "medium", "few", "overall"), values, strict=False))}
+
+
+def _published_cell(row: Mapping[str, Any]) -> str:
+    return percent(row.get("published", {}).get("overall"))
 
 
 def _damaged_lines(images: Sequence[Mapping[str, Any]]) -> list[str]:

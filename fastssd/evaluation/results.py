@@ -17,6 +17,7 @@ from fastssd.errors import DataError
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
+GRAPH_FILE = "graph.json"
 RECALIBRATED = "recalibrated-{}.safetensors"
 """BatchNorm statistics refreshed for who stands on the stage, by what they depend on."""
 
@@ -27,8 +28,10 @@ class ResultRow:
 
     name: str
     """As the paper's tables have it, such as ``SSD III-hard``."""
+    method: str
+    """The method's name in the recipe, such as ``ssd``."""
     stage: str | None
-    """``I`` to ``IV``, None for a baseline."""
+    """Its stage, such as ``I`` or ``model``."""
     head: str
     checkpoint: str
     """``last`` or ``best``."""
@@ -44,6 +47,7 @@ class StageResult:
     """A finished stage folder."""
 
     folder: str
+    """In the run directory, such as ``ssd-I`` or ``seed-0/ssd-I``."""
     rows: tuple[ResultRow, ...]
     seconds: dict[str, float]
     """By part, such as ``train``, ``table``, ``evaluate``."""
@@ -58,6 +62,9 @@ class StageResult:
     """SHA-256 of the files in the folder that the result stands for, by name."""
     made_by: str = ""
     """Digest of what the stage was trained by; empty in a result of an early version."""
+    seed: int = 0
+    parameters: int | None = None
+    """Numbers that its module holds, a frozen network's included."""
     dataset: str = ""
     """Digest of the dataset that it was trained and measured on; empty likewise."""
 
@@ -91,12 +98,18 @@ def read_run(run: Path) -> Run:
     """
     if not run.is_dir():
         raise DataError(f"{run} is not a directory: give the run directory that training wrote")
-    paths = sorted(run.glob(f"*/{RESULT}"))
+    paths = [path for folder in _FOLDERS for path in sorted(run.glob(f"{folder}/{RESULT}"))]
     if not paths:
         raise DataError(
             f"{run} has no finished stage (no */{RESULT}): let training finish a stage first"
         )
-    stages = tuple(read_stage(path) for path in paths)
+    order = _graph_order(run)
+    stages = tuple(
+        sorted(
+            (read_stage(path, run) for path in paths),
+            key=lambda stage: order.get(stage.folder, len(order)),
+        )
+    )
     for stage in stages[1:]:
         if not np.array_equal(stage.train_counts, stages[0].train_counts):
             raise DataError(
@@ -109,12 +122,30 @@ def read_run(run: Path) -> Run:
                 "keep one dataset to a run directory"
             )
     finished = {stage.folder for stage in stages}
-    started = {path.parent.name for path in run.glob(f"*/{METRICS}")}
+    started = {
+        path.parent.relative_to(run).as_posix()
+        for folder in _FOLDERS
+        for path in run.glob(f"{folder}/{METRICS}")
+    }
     return Run(
         stages=stages,
         unfinished=tuple(sorted(started - finished)),
         train_counts=stages[0].train_counts,
     )
+
+
+_FOLDERS = ("*", "seed-*/*")
+"""Where stages' folders are: with several seeds each has a folder of its own."""
+
+
+def _graph_order(run: Path) -> dict[str, int]:
+    """Return the place of each stage's folder in the run's graph; empty without one."""
+    path = run / GRAPH_FILE
+    if not path.exists():
+        return {}
+    with reading(path, "delete it: the next start of the run writes it again"):
+        stages = value_at(parse_json(read_bytes(path), dict), "stages", list)
+        return {str(stage["folder"]): place for place, stage in enumerate(stages)}
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -140,8 +171,12 @@ def read_metrics(path: Path) -> Metrics:
     return Metrics(train=tuple(kinds["train"]), evaluation=tuple(kinds["evaluation"]))
 
 
-def read_stage(path: Path) -> StageResult:
+def read_stage(path: Path, run: Path | None = None) -> StageResult:
     """Return one stage's `result.json`, checked.
+
+    Args:
+        path: The file.
+        run: The run directory, which the folder's name is relative to; the folder's own without.
 
     Raises:
         DataError: If it is missing or damaged.
@@ -151,7 +186,7 @@ def read_stage(path: Path) -> StageResult:
         check_seal(content)
         train_counts = _counts(content["train_counts"], "train_counts")
         return StageResult(
-            folder=path.parent.name,
+            folder=path.parent.relative_to(run or path.parents[1]).as_posix(),
             rows=tuple(parse_row(row, len(train_counts)) for row in content["rows"]),
             seconds={
                 str(part): _number(seconds, "seconds")
@@ -164,6 +199,8 @@ def read_stage(path: Path) -> StageResult:
             train_counts=train_counts,
             files={str(name): str(digest) for name, digest in content.get("files", {}).items()},
             made_by=str(content.get("made_by", "")),
+            seed=int(content.get("seed", 0)),
+            parameters=None if content.get("parameters") is None else int(content["parameters"]),
             dataset=str(content.get("dataset", "")),
         )
 
@@ -230,6 +267,7 @@ def parse_row(content: dict[str, Any], num_classes: int) -> ResultRow:
         raise ValueError(f"row {name!r} counts no image")
     return ResultRow(
         name=name,
+        method=str(content.get("method", "")),
         stage=None if content["stage"] is None else str(content["stage"]),
         head=str(content["head"]),
         checkpoint=str(content["checkpoint"]),

@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 PAPER_NAMES = ("CE", "LWS", "SSD I", "SSD II", "SSD III-hard", "SSD III-soft", "SSD IV")
 """The order of the paper's tables."""
 
-_QUALIFIERS = ("head", "split", "checkpoint", "folder")
+_QUALIFIERS = ("head", "split", "checkpoint", "method", "folder")
 _ERRORS = {"overall": "standard_error", "class_mean": "class_mean_standard_error"}
 _TITLES = {"overall": "All", "class_mean": "Class mean"}
 _MAX_NAMES = 8
@@ -77,9 +77,10 @@ def accuracy_columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return titles and cells of the headline, its standard error and the other accuracy."""
     first = headline(rows)
     second = "overall" if first == "class_mean" else "class_mean"
-    titles = [_TITLES[first], "+/-", _TITLES[second]]
+    several = any("seeds" in row for row in rows)
+    titles = [_TITLES[first], "std" if several else "+/-", _TITLES[second]]
     cells = [
-        [percent(row[first]), _two_digits(row[_ERRORS[first]]), percent(row[second])]
+        [percent(row[first]), _two_digits(error_of(row, first)), percent(row[second])]
         for row in rows
     ]
     return titles, cells
@@ -116,6 +117,13 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
             "accuracy), is the same here, as each class has as many. Many, Medium and Few are "
             "means over classes."
         )
+    seeds = next((row["seeds"] for row in rows if "seeds" in row), None)
+    if seeds is not None:
+        notes.append(
+            f"Means over the seeds {_listed([str(seed) for seed in seeds])}; std is the sample "
+            f"standard deviation of {_TITLES[headline(rows)]} over them."
+        )
+        return notes + _standings(rows)
     notes.append(
         f"+/- is the standard error of {_TITLES[headline(rows)]} from the number of those images "
         "alone; training runs with other seeds differ as well."
@@ -155,25 +163,35 @@ def _standings(rows: Sequence[Row]) -> list[str]:
             if row["split"] == split and (row["checkpoint"] == "last" or _head_of(row) not in last)
         ]
         best, name = max(ranked, key=lambda pair: pair[0][key])
-        error = best[_ERRORS[key]]
+        error, unit = error_of(best, key) or 0.0, _unit(best)
         near = [label for row, label in ranked if row is not best and row[key] >= best[key] - error]
         if len(ranked) < 2:
             continue
         if near:
             verb = "is" if len(near) == 1 else "are"
             sentences.append(
-                f"{_listed(near)} {verb} within one standard error ({error:.2f}) of the best on "
+                f"{_listed(near)} {verb} within one {unit} ({error:.2f}) of the best on "
                 f"{split}, {name}."
             )
         else:
             sentences.append(
-                f"{name} is the best on {split}, by more than one standard error ({error:.2f})."
+                f"{name} is the best on {split}, by more than one {unit} ({error:.2f})."
             )
     return sentences
 
 
+def error_of(row: Row, key: str) -> float | None:
+    """Return how far to trust a row's accuracy: the spread of its seeds, or its standard error."""
+    error: float | None = row[f"{key}_std"] if "seeds" in row else row[_ERRORS[key]]
+    return error
+
+
+def _unit(row: Row) -> str:
+    return "standard deviation of its seeds" if "seeds" in row else "standard error"
+
+
 def _head_of(row: Row) -> tuple[str, ...]:
-    return str(row["name"]), str(row["head"]), str(row["split"])
+    return str(row["name"]), str(row.get("method")), str(row["head"]), str(row["split"])
 
 
 def _listed(names: Sequence[str]) -> str:

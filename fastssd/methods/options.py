@@ -33,6 +33,9 @@ class MethodOptions:
     """Whether it needs images also where a table is read."""
     READS_TRAIN: ClassVar[bool] = False
     """Whether it is made, without training, from the features of every training image."""
+    REBALANCES: ClassVar[bool] = False
+    """Whether its network is its source's with something on top, so that a table of the source
+    serves who learns from it."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -210,6 +213,7 @@ class ClassifierOptions(MethodOptions):
     ROLES: ClassVar[tuple[str, ...]] = ("source",)
     SAMPLER: ClassVar[str] = "class_aware"
     SEES_IMAGES: ClassVar[bool] = False
+    REBALANCES: ClassVar[bool] = True
     READS: ClassVar[tuple[str, ...]] = ("plan", "table", "images")
 
     learn: list[Literal["scales", "weights"]] = field(default_factory=lambda: ["scales"])

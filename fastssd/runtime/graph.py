@@ -9,7 +9,6 @@ from typing import Any
 from fastssd.config import Budget, ModelConfig, TableConfig
 from fastssd.core import schema
 
-GRAPH_FILE = "graph.json"
 ONLY_STAGE = "model"
 """A method's one stage, whose folder has the method's name alone."""
 

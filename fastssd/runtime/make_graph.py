@@ -11,8 +11,9 @@ from fastssd.core import schema
 from fastssd.core.tree import nearest
 from fastssd.data.plans import check_sampler
 from fastssd.errors import ConfigError
+from fastssd.method_file import MethodFile
 from fastssd.methods.options import MethodOptions
-from fastssd.recipe_file import MethodFile, Recipe
+from fastssd.recipe_file import Recipe
 from fastssd.runtime.blocks import StageKeys, TableKeys
 from fastssd.runtime.graph import ONLY_STAGE, Facts, Graph, PlanOfTable, Stage, Table
 from fastssd.runtime.identity import stage_identity, table_identity
@@ -29,6 +30,7 @@ from fastssd.runtime.read_blocks import (
     temperature_for,
     text_of,
 )
+from fastssd.runtime.table_fits import misfit
 
 
 def make_graph(recipe: Recipe, facts: Facts | None = None) -> Graph:
@@ -191,6 +193,8 @@ class _Maker:
             seed=self.seed,
             identity={},
         )
+        if isinstance(reads, Table) and (problem := misfit(stage, reads)):
+            raise block.error(f"={keys.reads}: {problem}", "reads")
         if reads == "plan":
             draws = PlanOfTable(
                 sampler=sampler,

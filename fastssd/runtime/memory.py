@@ -67,5 +67,5 @@ def _check(needed: tuple[int, int], what: str, remedy: str) -> None:
 
 def _device_memory(device: torch.device) -> int:
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+        return torch.cuda.mem_get_info(device)[1]
     return usable_memory()

@@ -189,6 +189,7 @@ class Runner:
             "stage": stage.name,
             "seed": stage.seed,
             "made_by": digest,
+            "dataset": context.dataset.identity.digest,
             "parameters": sum(weight.numel() for weight in method.parameters()),
             "rows": rows,
             "seconds": seconds,

@@ -7,9 +7,10 @@ from fastssd.config import Budget, Config, ModelConfig, TableConfig
 from fastssd.core import schema
 from fastssd.core.tree import Leaf, Tree, copied, merged, nearest, origin_of, tree_of
 from fastssd.errors import ConfigError
+from fastssd.method_file import MethodFile
 from fastssd.methods.options import MethodOptions
 from fastssd.methods.registry import METHODS
-from fastssd.recipe_file import MethodFile, budget_of
+from fastssd.recipe_file import budget_of
 from fastssd.runtime.blocks import StageKeys, TableKeys
 
 _STAGE_KEYS = frozenset(schema.keys_of(StageKeys))

@@ -15,9 +15,12 @@ from fastssd.core.reading import parse_json, read_bytes, reading, value_at
 from fastssd.core.streams import tell
 from fastssd.core.untrusted import error_for_terminal
 from fastssd.errors import ConfigError, DataError
+from fastssd.method_file import own_method_files
 from fastssd.recipe_file import Recipe, load_recipe, to_yaml, with_earlier
 
 CONFIG = "config.yaml"
+METHODS = "methods"
+"""Files of methods that no package brings: with them the config can be read anywhere."""
 _LOCK = ".lock"
 _OLD_FOLDERS = ("1-features", "2-balance", "3-distill", "baseline-ce")
 
@@ -56,7 +59,22 @@ def claimed(output: Path, recipe: Recipe, *, write: bool) -> Iterator[Callable[[
     with _alone(output):
         remove_partial(output)
         path = output / CONFIG
-        yield lambda: write_atomically(path, to_yaml(_with_earlier(path, recipe)))
+
+        def note() -> None:
+            whole = _with_earlier(path, recipe)
+            _keep_methods(output / METHODS, recipe)
+            write_atomically(path, to_yaml(whole))
+
+        yield note
+
+
+def _keep_methods(folder: Path, recipe: Recipe) -> None:
+    """Copy the methods' files that are only found from the recipe to where the config is."""
+    for name, path in own_method_files(recipe.path, recipe.methods).items():
+        with reading(path):
+            content = read_bytes(path)
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"{name}.yaml", content)
 
 
 def _with_earlier(path: Path, recipe: Recipe) -> Recipe:

@@ -28,7 +28,10 @@ def make_report(output: Path, *, config: Config, dataset: Dataset, console: Cons
     with _saying_how_to_go_on(output):
         _check_dataset(output, config, dataset)
         report, problems = write_report(
-            output, class_names=dataset.classes, split_counts=_evaluated(config, dataset)
+            output,
+            class_names=dataset.classes,
+            split_counts=_evaluated(config, dataset),
+            published=config.published,
         )
         console.table(report["rows"])
         if num_damaged := len(report["damaged_images"]):

@@ -24,16 +24,16 @@ from fastssd.data.workers import Workers
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.damaged_images import damage_file
 from fastssd.evaluation.report import build_report
-from fastssd.evaluation.results import RESULT, Run, parse_row
+from fastssd.evaluation.results import GRAPH_FILE, RESULT, Run, parse_row
 from fastssd.recipe_file import Recipe
 from fastssd.runtime import dry_run, environment, launchers
-from fastssd.runtime.build import build
+from fastssd.runtime.build import untrained
 from fastssd.runtime.check import check_run
 from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
 from fastssd.runtime.deciding import decided_by_main
 from fastssd.runtime.dry_run import estimates
-from fastssd.runtime.graph import GRAPH_FILE, Graph
+from fastssd.runtime.graph import Graph
 from fastssd.runtime.hosts import check_hosts
 from fastssd.runtime.make_graph import make_graph
 from fastssd.runtime.measuring import measuring_context, trained_stages
@@ -217,14 +217,15 @@ class Session:
             ConfigError: If the dataset's classes are not the run's.
             DataError: If there is nothing to measure, or what there is is damaged.
         """
-        self._context, _ = self._context.with_images_on_device()
-        found = trained_stages(self._graph(), self._context, only=only)
+        # Without facts: the dataset may be another than that of the run, and lack its splits.
+        found = trained_stages(make_graph(self._recipe), self._context, only=only)
         context = measuring_context(
             self._context, found, class_map or {}, say=self._console.warning
         )
         stages = []
-        for trained in found:
-            method = context.on_device(build(trained.stage, context))
+        for trained in sorted(found, key=lambda each: each.stage.folder):  # as the report has them
+            # Weights hold whole networks: nothing is taken from what the stage stood on.
+            method = context.on_device(untrained(trained.stage, context))
             rows = tuple(
                 parse_row(row, context.num_classes)
                 for row in measured_rows(trained.stage, method, context, only=only)

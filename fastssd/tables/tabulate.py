@@ -137,9 +137,7 @@ def _good_blocks(
     workers = reader.workers
     share = contiguous_share(len(noted), rank=workers.rank, num_processes=workers.num_processes)
     mine = sorted(noted)[share]
-    is_good, is_noted = torch.zeros(
-        2, files.num_blocks, dtype=torch.int64, device=workers.device
-    ).unbind()
+    is_good, is_noted = torch.zeros(2, files.num_blocks, dtype=torch.int64).unbind()
     is_noted[list(noted)] = 1
     with ThreadPoolExecutor(workers.threads, thread_name_prefix="fastssd-table") as pool:
         for block, damage in zip(
@@ -150,7 +148,8 @@ def _good_blocks(
                 warnings.warn(f"{damage} is damaged: it is made again", stacklevel=3)
     # Also the point up to which nobody writes. On shared storage a process may not see yet what
     # another noted last: what not all know of is made again.
-    good, known = reader.processes.reduce(torch.stack([is_good, is_noted]))
+    seen = torch.stack([is_good, is_noted]).to(workers.device)
+    good, known = reader.processes.reduce(seen)
     blocks = ((good > 0) & (known == workers.num_processes)).nonzero()[:, 0].tolist()
     return {block: noted[block] for block in blocks}
 

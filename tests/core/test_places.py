@@ -7,12 +7,12 @@ import subprocess
 import pytest
 from small_sources import tree
 
-from fastssd.config import AugmentConfig, Config, DataConfig
 from fastssd.core.places import check_out, check_output, usable
 from fastssd.data.convert import convert
 from fastssd.data.merge import merge
 from fastssd.data.sources.sources import open_source
 from fastssd.errors import ConfigError, DataError
+from fastssd.recipe_file import load_recipe
 from fastssd.runtime.run_directory import claimed
 
 
@@ -118,29 +118,30 @@ def test_a_file_where_a_stage_belongs_and_folders_that_cannot_be_read_are_said(
 ):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "1-features").write_text("mine")
+    (run / "ssd-I").write_text("mine")
     assert here(arguments(run)) == 2
-    assert f"{run / '1-features'} is a file" in capsys.readouterr().err
+    assert f"{run / 'ssd-I'} is a file" in capsys.readouterr().err
 
-    (run / "1-features").unlink()
-    (run / "2-balance").mkdir()
+    (run / "ssd-I").unlink()
+    (run / "ssd-II").mkdir()
     iterdir = type(run).iterdir
 
     def locked(path):
-        if path.name == "2-balance":  # as for another user; root may read everything
+        if path.name == "ssd-II":  # as for another user; root may read everything
             raise PermissionError(13, "Permission denied")
         return iterdir(path)
 
     monkeypatch.setattr(type(run), "iterdir", locked)
     assert here(arguments(run)) == 3
     error = capsys.readouterr().err
-    assert f"{run / '2-balance'}: cannot be read: Permission denied" in error
+    assert f"{run / 'ssd-II'}: cannot be read: Permission denied" in error
     assert len(error.splitlines()) == 1
 
 
 def test_an_output_that_cannot_be_read_is_said(tmp_path, monkeypatch):
-    data, augment = DataConfig(path="data"), AugmentConfig(size=8)
-    config = Config(output=str(tmp_path), data=data, augment=augment)
+    path = tmp_path / "recipe.yaml"
+    path.write_text("output: o\ndata: {path: data}\naugment: {size: 8}\n")
+    recipe = load_recipe(path, [f"output={tmp_path}"])
 
     def locked(path, *rest):
         raise PermissionError(13, "Permission denied")
@@ -148,7 +149,7 @@ def test_an_output_that_cannot_be_read_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "iterdir", locked)
     with (
         pytest.raises(DataError, match="cannot be read"),
-        claimed(tmp_path, config, write=True),
+        claimed(tmp_path, recipe, write=True),
     ):
         raise AssertionError("not reached")
 

@@ -49,8 +49,11 @@ def test_the_report_holds_the_contracts_numbers(run):
     assert (report, problems) == (returned, [])
     assert report["rows"][0] == {
         "name": "CE",
+        "method": "",
         "stage": None,
         "head": "classifier",
+        "seed": 0,
+        "parameters": None,
         "overall": pytest.approx(40.0),
         "class_mean": pytest.approx(40.0),
         "many": pytest.approx(85.0),

@@ -6,61 +6,67 @@ import sys
 
 import pytest
 
-from fastssd.config import AugmentConfig, Config, DataConfig
 from fastssd.errors import ConfigError
-from fastssd.recipe_file import load_config
+from fastssd.recipe_file import load_recipe
 from fastssd.runtime.run_directory import Status, claimed
 
 
-def config_of(output, **changes):
-    return Config(
-        output=str(output),
-        data=DataConfig(path="data"),
-        augment=AugmentConfig(size=8),
-        **changes,
-    )
+def recipe_of(output, *overrides):
+    path = output.parent / "recipe.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("output: o\ndata: {path: data}\naugment: {size: 8}\n")
+    return load_recipe(path, [f"output={output}", *overrides])
 
 
 def test_a_claimed_directory_holds_the_config_and_no_half_written_file(tmp_path):
     output = tmp_path / "a" / "run"
-    config = config_of(output)
-    with claimed(output, config, write=True) as note_config:
+    recipe = recipe_of(output)
+    with claimed(output, recipe, write=True) as note_config:
         assert not (output / "config.yaml").exists()  # something else may yet refuse it
         note_config()
-        assert load_config(output / "config.yaml") == config
-        (output / "1-features").mkdir()
-        (output / "1-features/weights.safetensors.partial-7").write_text("half")
+        assert load_recipe(output / "config.yaml").config == recipe.config
+        (output / "ssd-I").mkdir()
+        (output / "ssd-I/weights.safetensors.partial-7").write_text("half")
         (output / "status.json.partial-7").write_text("half")
-    with claimed(output, config, write=True):
+    with claimed(output, recipe, write=True):
         assert {path.name for path in output.rglob("*") if path.is_file()} == {
             "config.yaml",
             ".lock",
         }
 
 
-def test_what_may_change_may_and_the_rest_is_named(tmp_path):
-    with claimed(tmp_path, config_of(tmp_path), write=True) as note_config:
+def test_methods_that_were_there_before_stay_in_the_config(tmp_path):
+    output = tmp_path / "run"
+    with claimed(output, recipe_of(output, "methods=[ce]"), write=True) as note_config:
         note_config()
-        (tmp_path / "1-features").mkdir()
-    kept = (tmp_path / "config.yaml").read_text()
-    others = config_of(tmp_path, watchdog=5, compute_threads=3)
-    with claimed(tmp_path, others, write=True) as note_config:
+    added = recipe_of(output, "methods=[crt]", "crt.model.budget.lr=0.5")
+    with claimed(output, added, write=True) as note_config:
         note_config()
-    assert (tmp_path / "config.yaml").read_text() == kept
+
+    found = load_recipe(output / "config.yaml")
+
+    assert [method.name for method in found.methods] == ["crt", "ce"]
+    assert found.options == load_recipe(output / "config.yaml", []).options
+    assert "lr: 0.5" in (output / "config.yaml").read_text()
+
+
+def test_a_run_of_the_version_before_is_refused_by_name(tmp_path):
+    (tmp_path / "run" / "1-features").mkdir(parents=True)
     with (
-        pytest.raises(ConfigError, match="seed is 0, not 1"),
-        claimed(tmp_path, config_of(tmp_path, seed=1), write=False),
+        pytest.raises(ConfigError, match=r"a run of fastssd 0\.1"),
+        claimed(tmp_path / "run", recipe_of(tmp_path / "run"), write=True),
     ):
         raise AssertionError("not reached")
 
 
 def test_a_second_run_is_kept_out_while_the_first_lives_and_no_longer(tmp_path):
-    config = config_of(tmp_path)
+    recipe = recipe_of(tmp_path / "run")
+    (tmp_path / "run").mkdir()
     holder = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            f"import fcntl, os, sys; file = open({str(tmp_path / '.lock')!r}, 'w'); "
+            f"import fcntl, os, sys; file = open({str(tmp_path / 'run' / '.lock')!r}, 'w'); "
             "fcntl.flock(file, fcntl.LOCK_EX); file.write('process 7 on there'); file.flush(); "
             "print('held', flush=True); sys.stdin.read()",
         ],
@@ -72,23 +78,23 @@ def test_a_second_run_is_kept_out_while_the_first_lives_and_no_longer(tmp_path):
     try:
         with (
             pytest.raises(ConfigError, match=r"another run is writing it \(process 7 on there\)"),
-            claimed(tmp_path, config, write=True),
+            claimed(tmp_path / "run", recipe, write=True),
         ):
             raise AssertionError("not reached")
-        with claimed(tmp_path, config, write=False):  # another process of the same run
+        with claimed(tmp_path / "run", recipe, write=False):  # another process of the same run
             pass
     finally:
         holder.kill()
         holder.communicate()
-    with claimed(tmp_path, config, write=True):
+    with claimed(tmp_path / "run", recipe, write=True):
         pass
 
 
 def test_the_first_failure_is_kept_and_a_full_disk_does_not_hide_it(tmp_path, monkeypatch, capsys):
     path = tmp_path / "status.json"
     main, other = Status(path, is_main=True), Status(path, is_main=False)
-    main.running("1-features")
-    other.running("1-features")
+    main.running("ssd-I")
+    other.running("ssd-I")
     other.ended("failed", exit_code=3, error="a damaged image")
     main.ended("failed", exit_code=1, error="lost another process")
     assert json.loads(path.read_text())["exit_code"] == 3
