@@ -23,6 +23,7 @@ from fastssd.core.untrusted import error_for_terminal
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.recipe_file import Recipe, load_recipe
 from fastssd.runtime.launchers import follow_launcher, launch
+from fastssd.runtime.make_graph import make_graph
 from fastssd.runtime.run_directory import Status, claimed
 from fastssd.runtime.signals import Signals
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     try:
         recipe = load_recipe(options.config, options.overrides)
+        make_graph(recipe)  # what does not fit together is said before anything is opened
     except ConfigError as error:
         return _say(error)
     if options.print_config:

@@ -132,6 +132,13 @@ def test_cifar_trains_at_the_published_rates(name):
     assert rates == pytest.approx([0.2, 0.181, 0.131, 0.069, 0.019], abs=5e-4)
 
 
+def test_a_wrong_key_of_a_stage_is_said_before_the_dataset_is_looked_for(here, capsys):
+    code = here([str(PATHS["quickstart"]), "data.path=nowhere", "ssd.III.temprature=3"])
+
+    assert code == 2
+    assert "did you mean ssd.III.temperature" in capsys.readouterr().err
+
+
 # Two steps of each stage
 
 

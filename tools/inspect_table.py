@@ -21,6 +21,7 @@ import torch
 
 from fastssd.core.files import write_atomically
 from fastssd.core.processes import Processes
+from fastssd.core.reading import parse_json, read_bytes, reading, value_at
 from fastssd.core.untrusted import error_for_terminal, for_terminal
 from fastssd.data.dataset import open_dataset
 from fastssd.data.decode.decoders import build_decoder
@@ -165,7 +166,9 @@ def _balancing(directory: Path) -> Balancing:
     known = Balancing(directory / "none")
     if run := _run_of(directory):
         name = str(directory.resolve().relative_to(run))
-        for stage in json.loads((run / GRAPH_FILE).read_text(encoding="utf-8"))["stages"]:
+        with reading(run / GRAPH_FILE, "delete it: the next start of the run writes it again"):
+            stages = value_at(parse_json(read_bytes(run / GRAPH_FILE), dict), "stages", list)
+        for stage in stages:
             if stage.get("table") != name:
                 continue
             found = Balancing(run / stage["folder"] / WEIGHTS["last"])

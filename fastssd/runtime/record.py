@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from fastssd.core.files import CHECKSUM, check_seal, seal, write_atomically
-from fastssd.core.reading import parse_json, read_bytes, reading
+from fastssd.core.reading import parse_json, read_bytes, reading, value_at
 from fastssd.data.identity import DatasetIdentity, digest_of
 from fastssd.errors import ConfigError
-from fastssd.evaluation.results import RESULT, read_stage
+from fastssd.evaluation.results import GRAPH_FILE, RESULT, read_stage
 from fastssd.runtime.context import Context
 from fastssd.runtime.graph import Graph, Stage, differences
 from fastssd.training.checkpoints import WEIGHTS
@@ -128,6 +128,22 @@ def write_record(folder: Path, record: StageRecord) -> None:
         "dataset": record.dataset.to_json(),
     }
     write_atomically(folder / STAGE_FILE, seal(content))
+
+
+def write_graph(output: Path, graph: Graph) -> None:
+    """Write `graph.json`: the stages of this run, then those that earlier commands left here.
+
+    Raises:
+        DataError: If the file that is there is damaged, or it can't be written.
+    """
+    path, entries = output / GRAPH_FILE, graph.as_json()["stages"]
+    known = [(entry["method"], entry["stage"], entry["seed"]) for entry in entries]
+    if path.exists():
+        with reading(path, "delete it: the next start of the run writes it again"):
+            for entry in value_at(parse_json(read_bytes(path), dict), "stages", list):
+                if (entry["method"], entry["stage"], entry["seed"]) not in known:
+                    entries.append(entry)
+    write_atomically(path, json.dumps({"stages": entries}, indent=1) + "\n")
 
 
 def check_folders(graph: Graph, context: Context) -> None:

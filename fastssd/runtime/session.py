@@ -24,7 +24,7 @@ from fastssd.data.workers import Workers
 from fastssd.errors import ConfigError, DataError, FastssdError
 from fastssd.evaluation.damaged_images import damage_file
 from fastssd.evaluation.report import build_report
-from fastssd.evaluation.results import GRAPH_FILE, RESULT, Run, parse_row
+from fastssd.evaluation.results import RESULT, Run, parse_row
 from fastssd.recipe_file import Recipe
 from fastssd.runtime import dry_run, environment, launchers
 from fastssd.runtime.build import untrained
@@ -38,7 +38,7 @@ from fastssd.runtime.hosts import check_hosts
 from fastssd.runtime.make_graph import make_graph
 from fastssd.runtime.measuring import measuring_context, trained_stages
 from fastssd.runtime.pipeline import Runner
-from fastssd.runtime.record import check_folders
+from fastssd.runtime.record import check_folders, write_graph
 from fastssd.runtime.rows import measured_rows
 from fastssd.runtime.run_report import make_report, warn_of_absent_classes
 from fastssd.runtime.stop_signal import Agreement
@@ -167,8 +167,7 @@ class Session:
             write_atomically(
                 self._output / "environment.json", json.dumps(content, indent=2) + "\n"
             )
-            text = json.dumps(graph.as_json(), indent=1)
-            write_atomically(self._output / GRAPH_FILE, text + "\n")
+            write_graph(self._output, graph)
         self._introduce(graph)
         if kept:
             self._console.message(kept)

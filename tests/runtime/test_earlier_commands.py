@@ -1,9 +1,11 @@
-"""Methods of the user's own: a run directory is read again without the folder of its recipe."""
+"""What a run directory remembers of earlier commands: methods of the user's own, and stages."""
 
+import json
 import shutil
 
 from fastssd.recipe_file import load_recipe
 from fastssd.runtime.make_graph import make_graph
+from fastssd.runtime.record import write_graph
 from fastssd.runtime.run_directory import claimed
 
 RECIPE = "output: unset\ndata: {path: data}\naugment: {size: 8}\n"
@@ -45,3 +47,18 @@ def test_methods_of_the_project_are_not(tmp_path, project):
     note(project / "configs" / "quickstart.yaml", tmp_path / "run", "ce")
 
     assert [path.name for path in sorted((tmp_path / "run").glob("[a-z]*"))] == ["config.yaml"]
+
+
+def test_the_graph_keeps_the_stages_of_earlier_commands(tmp_path, project):
+    recipe = project / "configs" / "quickstart.yaml"
+    for methods, seeds in (("lws", "[0]"), ("crt", "[0]"), ("ce", "[0, 1]")):
+        overrides = [f"methods=[{methods}]", f"seeds={seeds}"]
+        write_graph(tmp_path, make_graph(load_recipe(recipe, overrides)))
+
+    found = json.loads((tmp_path / "graph.json").read_text())["stages"]
+    assert [(entry["method"], entry["seed"], entry["folder"]) for entry in found] == [
+        ("ce", 0, "seed-0/ce"),
+        ("ce", 1, "seed-1/ce"),
+        ("crt", 0, "crt"),
+        ("lws", 0, "lws"),
+    ]
