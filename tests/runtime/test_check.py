@@ -3,7 +3,7 @@ import pytest
 
 from fastssd.errors import ConfigError
 from fastssd.models.backbones import build_backbone
-from fastssd.runtime.check import check_repeatable, check_run
+from fastssd.runtime.check import check_images, check_repeatable, check_run
 
 INSTANCE = "ssd.I.task={kind: instance, queue: 64, embedding: 16}"
 
@@ -14,6 +14,7 @@ def check(context, graph_of):
 
     def run(*overrides, made=None, **share) -> None:
         made = made or context(*overrides, **share)
+        check_images(made)
         check_run(graph_of(made), made)
 
     return run
