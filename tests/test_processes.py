@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FOLDERS = ("1-features", "2-balance", "3-distill", "4-balance", "baseline-ce", "baseline-lws")
+FOLDERS = ("ce", "lws", "ssd-I", "ssd-II", "ssd-III", "ssd-IV")
 PAIR = (
-    "features.epochs=6",
-    "features.batch_size=16",
-    "balance.accumulate=2",
+    "budgets.scratch.epochs=6",
+    "budgets.scratch.batch_size=16",
+    "budgets.classifier.accumulate=2",
+    "ssd.III.budget={base: scratch, epochs: 2, batch_size: 32}",
     "deterministic=false",
 )
 
@@ -58,7 +59,7 @@ def test_two_processes_see_the_global_batches_of_one(pair, lines, folder):
 
 
 def test_without_batchnorm_the_first_50_losses_of_two_processes_are_those_of_one(pair, lines):
-    one, two = (lines(pair[number] / "1-features/trace.jsonl") for number in (1, 2))
+    one, two = (lines(pair[number] / "ssd-I/trace.jsonl") for number in (1, 2))
     assert len(one) >= 50
     losses = np.array([[line["loss"] for line in run[:50]] for run in (one, two)])
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-4)
@@ -66,7 +67,7 @@ def test_without_batchnorm_the_first_50_losses_of_two_processes_are_those_of_one
 
 
 def test_the_training_accuracy_of_two_processes_counts_the_images_of_both(pair, lines):
-    one, two = (lines(pair[number] / "1-features/metrics.jsonl") for number in (1, 2))
+    one, two = (lines(pair[number] / "ssd-I/metrics.jsonl") for number in (1, 2))
     for left, right in zip(one[:10], two[:10], strict=True):
         assert (left["kind"], left["step"]) == (right["kind"], right["step"])
         if left["kind"] == "train":
@@ -75,7 +76,7 @@ def test_the_training_accuracy_of_two_processes_counts_the_images_of_both(pair, 
             assert left["lr"] == right["lr"]
 
 
-@pytest.mark.parametrize("folder", ["1-features", "3-distill"])
+@pytest.mark.parametrize("folder", ["ssd-I", "ssd-III"])
 def test_equal_weights_have_equal_counts_however_many_processes_evaluate(
     pair, tmp_path, arguments, elsewhere, folder
 ):
@@ -96,32 +97,31 @@ def test_two_processes_stopped_in_mid_epoch_go_on_with_the_same_bits(
     tmp_path, arguments, elsewhere, lines
 ):
     settings = (
-        "stages=[I]",
-        "baselines=[]",
+        "methods=[ce]",
         "model.backbone=resnet8",
-        "features.task=instance",
+        "ce.model.task={kind: instance, queue: 64, embedding: 16}",
         "log.every=100",
     )
     straight, stopped = (arguments(tmp_path / name, *settings) for name in ("straight", "stopped"))
     codes, printed = elsewhere(straight, ranks=2)
     assert codes == [0, 0], printed
-    steps_per_epoch = len(lines(tmp_path / "straight/1-features/trace.jsonl")) // 2
+    steps_per_epoch = len(lines(tmp_path / "straight/ce/trace.jsonl")) // 2
 
     # Only one of the two is told; they agree within a step, in the second epoch.
     codes, printed = elsewhere(
         stopped,
         ranks=2,
-        at=("step", "1-features", steps_per_epoch + 1),
+        at=("step", "ce", steps_per_epoch + 1),
         signal_number=signal.SIGTERM,
         rank=1,
     )
     assert codes == [143, 143], printed
     assert json.loads((tmp_path / "stopped/status.json").read_text())["exit_code"] == 143
-    assert len(lines(tmp_path / "stopped/1-features/trace.jsonl")) <= steps_per_epoch + 3
+    assert len(lines(tmp_path / "stopped/ce/trace.jsonl")) <= steps_per_epoch + 3
     codes, printed = elsewhere(stopped, ranks=2)
     assert codes == [0, 0], printed
 
-    runs = [tmp_path / name / "1-features" for name in ("straight", "stopped")]
+    runs = [tmp_path / name / "ce" for name in ("straight", "stopped")]
     weights = [(run / "weights.safetensors").read_bytes() for run in runs]
     assert weights[0] == weights[1]
     for file in ("metrics.jsonl", "trace.jsonl"):
@@ -131,8 +131,8 @@ def test_two_processes_stopped_in_mid_epoch_go_on_with_the_same_bits(
 def test_one_of_two_processes_that_is_killed_ends_the_other_and_the_run_goes_on(
     tmp_path, arguments, elsewhere
 ):
-    command = arguments(tmp_path / "run", "stages=[I]", "baselines=[]")
-    codes, printed = elsewhere(command, ranks=2, at=("step", "1-features", 3), rank=1)
+    command = arguments(tmp_path / "run", "methods=[ce]")
+    codes, printed = elsewhere(command, ranks=2, at=("step", "ce", 3), rank=1)
     assert codes[1] == -signal.SIGKILL
     assert codes[0] == 1
     assert "rank 0 on" in printed[0]
@@ -145,7 +145,7 @@ def test_one_of_two_processes_that_is_killed_ends_the_other_and_the_run_goes_on(
 def test_the_status_keeps_the_code_of_the_process_that_failed_first(tmp_path, arguments, elsewhere):
     data = tmp_path / "data"
     shutil.copytree(Path(arguments(tmp_path)[1].removeprefix("data.path=")), data)
-    settings = ("stages=[I]", "baselines=[]", "data.decoder=torchvision")
+    settings = ("methods=[ce]", "data.decoder=torchvision")
     script = f"""
 import fastssd.data.images, fastssd.train
 from fastssd.data.decode.decoder import DecodeError
@@ -160,7 +160,7 @@ fastssd.train.main({arguments(tmp_path / "run", *settings)!r})
     _, printed = elsewhere(script=script, ranks=2)
 
     status = json.loads((tmp_path / "run/status.json").read_text())
-    assert (status["state"], status["stage"]) == ("failed", "1-features")
+    assert (status["state"], status["stage"]) == ("failed", "ce")
     assert status["exit_code"] == 3
     assert "damaged for the test" in status["error"]
     assert "Traceback" not in printed[1]
@@ -170,7 +170,7 @@ def test_accelerate_launch_trains_from_any_directory_what_main_trains(
     tmp_path, arguments, elsewhere, project, launch_environment
 ):
     launcher = [Path(sys.executable).parent / "accelerate", "launch", project / "fastssd/train.py"]
-    small = ("stages=[I]", "baselines=[]", "features.epochs=1", "deterministic=false")
+    small = ("methods=[ce]", "budgets.scratch.epochs=1", "deterministic=false")
     launched = subprocess.run(
         [*launcher, *arguments(tmp_path / "launched", *small)],
         cwd=tmp_path,
@@ -180,13 +180,13 @@ def test_accelerate_launch_trains_from_any_directory_what_main_trains(
         check=False,
     )
     assert launched.returncode == 0, launched.stderr
-    assert "SSD I" in launched.stdout
+    assert "CE" in launched.stdout
     assert "\x1b" not in launched.stdout  # no terminal, no control characters
     assert list((tmp_path / "launched/figures").glob("*.png"))
 
     codes, printed = elsewhere(arguments(tmp_path / "main", *small))
     assert codes == [0], printed
-    assert rows_of(tmp_path / "launched/1-features") == rows_of(tmp_path / "main/1-features")
+    assert rows_of(tmp_path / "launched/ce") == rows_of(tmp_path / "main/ce")
 
 
 @pytest.mark.parametrize("way", ["module", "script"])
@@ -195,7 +195,7 @@ def test_a_process_ends_with_the_contracts_code_and_one_line(
 ):
     start = {"module": ["-m", "fastssd.train"], "script": [project / "fastssd/train.py"]}[way]
     ended = subprocess.run(
-        [sys.executable, *start, *arguments(tmp_path / "run", "distil.epochs=3")],
+        [sys.executable, *start, *arguments(tmp_path / "run", "budget.scratch.epochs=3")],
         cwd=tmp_path,
         env=launch_environment,
         capture_output=True,
@@ -204,7 +204,7 @@ def test_a_process_ends_with_the_contracts_code_and_one_line(
     )
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
-    assert "distill" in ended.stderr
+    assert "did you mean budgets" in ended.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastssd.config import ModelConfig
 from fastssd.core.counter_rng import key_of
 from fastssd.core.schema import Chosen
+from fastssd.errors import ConfigError
 from fastssd.methods.batch import Batch, Moment, Output
 from fastssd.methods.options import MethodOptions
 from fastssd.models.backbones import Backbone, build_backbone
@@ -48,7 +49,10 @@ class Parts:
 
     def backbone(self) -> Backbone:
         """Return a backbone with random weights of this stage's own."""
-        return build_backbone(self.model.backbone, seed=key_of(self.seed, self.order))
+        try:
+            return build_backbone(self.model.backbone, seed=key_of(self.seed, self.order))
+        except ConfigError as error:
+            raise ConfigError(f"model.backbone: {error}") from error
 
     def head(self, width: int, part: str = "", choice: Chosen | None = None) -> nn.Module:
         """Return a classifier with random weights.

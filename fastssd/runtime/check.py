@@ -18,6 +18,25 @@ from fastssd.runtime.memory import check_memory
 from fastssd.tables.kept import given_k
 
 
+def check_images(context: Context) -> None:
+    """Check splits and augmentations, which the identities of a graph's stages follow from.
+
+    Raises:
+        ConfigError: Naming the key that does not go with the dataset.
+    """
+    data = context.config.data
+    with _naming("data.train"):
+        train = context.train
+    with _naming("augment.train"):
+        _check_cut(context.augmentation("check", seed=0), train)
+    for key, name in (("test", data.test), ("validation", data.validation)):
+        if name is not None:
+            with _naming(f"data.{key}"):
+                split = _measurable(context.dataset.split(name))
+            with _naming("augment.test"):
+                _check_cut(context.test_augmentation(), split)
+
+
 def check_run(graph: Graph, context: Context) -> None:
     """Check all that the stages of a run will need, so that none fails after hours of the others.
 
@@ -44,17 +63,9 @@ def check_run(graph: Graph, context: Context) -> None:
     if config.data.decoder == FFCV:
         _check_ffcv(graph, context)
     _check_networks(graph, context)
-    with _naming("augment.train"):
-        _check_cut(context.augmentation("check", seed=0), context.train)
     if any("key" in stage.options.slots for stage in graph.stages):
         with _naming("augment.key"):
             _check_cut(context.augmentation("check", seed=0, key=True), context.train)
-    for key, name in (("test", config.data.test), ("validation", config.data.validation)):
-        if name is not None:
-            with _naming(f"data.{key}"):
-                split = _measurable(context.dataset.split(name))
-            with _naming("augment.test"):
-                _check_cut(context.test_augmentation(), split)
     check_memory(graph, context)
 
 

@@ -28,7 +28,7 @@ from fastssd.evaluation.results import RESULT, Run, parse_row
 from fastssd.recipe_file import Recipe
 from fastssd.runtime import dry_run, environment, launchers
 from fastssd.runtime.build import untrained
-from fastssd.runtime.check import check_run
+from fastssd.runtime.check import check_images, check_run
 from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
 from fastssd.runtime.deciding import decided_by_main
@@ -157,6 +157,7 @@ class Session:
 
         self._liveness.doing = "checking the config"
         check_hosts(self._context, self._accelerator)
+        check_images(self._context)
         self._context, kept = self._context.with_images_on_device()
         graph = self._graph()
         check_run(graph, self._context)
@@ -187,6 +188,7 @@ class Session:
     def dry_run(self) -> None:
         """Say what the run would do and take; nothing is written."""
         self._liveness.doing = "measuring a few steps"
+        check_images(self._context)
         self._context, _ = self._context.with_images_on_device()
         graph = self._graph()
         check_run(graph, self._context)

@@ -4,7 +4,7 @@ import pytest
 from fastssd.errors import ConfigError
 from fastssd.models.backbones import build_backbone
 from fastssd.runtime import memory
-from fastssd.runtime.check import check_repeatable, check_run
+from fastssd.runtime.check import check_images, check_repeatable, check_run
 
 INSTANCE = "ssd.I.task={kind: instance, queue: 64, embedding: 16}"
 
@@ -15,6 +15,7 @@ def check(context, graph_of):
 
     def run(*overrides, made=None, **share) -> None:
         made = made or context(*overrides, **share)
+        check_images(made)
         check_run(graph_of(made), made)
 
     return run
