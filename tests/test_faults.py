@@ -1,4 +1,4 @@
-"""Full disks, damaged files of finished stages, and processes that hang: whole runs of one stage."""
+"""Full disks, damaged files of finished stages, processes that hang: whole runs of one stage."""
 
 import json
 import shutil
