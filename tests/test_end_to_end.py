@@ -342,20 +342,12 @@ def photos(tmp_path) -> Path:
 
 
 def test_a_loss_that_explodes_ends_with_1_and_one_line(tmp_path, arguments, here, capsys):
-<<<<<<< HEAD
-    code = here(arguments(tmp_path / "run", "features.lr=1e6"))
-
-    error = capsys.readouterr().err
-    assert code == 1
-    assert "1-features: " in error
-    assert "the training has diverged: lower the learning rate" in error
-=======
     code = here(arguments(tmp_path / "run", "budgets.scratch.lr=1e6"))
 
     error = capsys.readouterr().err
     assert code == 1
-    assert "ce: a loss is no longer finite" in error
->>>>>>> g-e2e
+    assert "ce: " in error
+    assert "lower the learning rate" in error
     assert len(error.splitlines()) == 1
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert (status["state"], status["stage"], status["exit_code"]) == ("failed", "ce", 1)
