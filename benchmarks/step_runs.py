@@ -26,7 +26,7 @@ from fastssd.runtime.console import Console
 from fastssd.runtime.context import Context
 from fastssd.runtime.environment import set_algorithms
 from fastssd.runtime.make_graph import make_graph
-from fastssd.runtime.stop_signal import Agreement
+from fastssd.runtime.stop_signal import StopSignal
 from fastssd.training.checkpoints import WEIGHTS, save_weights
 from fastssd.training.trainer import EpochBatches, StepBatch, Supervision, Trainer
 
@@ -210,7 +210,7 @@ class Runs:
                         console=Console(enabled=False),
                         log=LogConfig(),
                         validation=None,
-                        agreement=Agreement(lambda: 0),
+                        stop_signal=StopSignal(lambda: 0),
                     ),
                     synchronise=lambda module: None,
                 )

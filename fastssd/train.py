@@ -85,13 +85,13 @@ def _dry_run(recipe: Recipe, signals: Signals) -> int:
     """Say what a run would do."""
     from fastssd.core.processes import Stopped
     from fastssd.runtime.session import Session
-    from fastssd.runtime.watchdog import Liveness
+    from fastssd.runtime.watchdog import Watchdog
 
     follow_launcher()
     try:
         with (
-            Liveness(recipe.config.watchdog, tell=lambda message: None) as liveness,
-            Session(recipe, requested_signal=lambda: signals.number, liveness=liveness) as session,
+            Watchdog(recipe.config.watchdog, tell=lambda message: None) as watchdog,
+            Session(recipe, requested_signal=lambda: signals.number, watchdog=watchdog) as session,
         ):
             session.dry_run()
     except Stopped as stopped:
@@ -120,7 +120,7 @@ def _run_claimed(
     """Run a config's stages in a run directory that is this run's, and keep its status."""
     from fastssd.core.processes import Stopped
     from fastssd.runtime.session import Session
-    from fastssd.runtime.watchdog import Liveness, lost_peer
+    from fastssd.runtime.watchdog import Watchdog, lost_peer
 
     def hung(message: str) -> None:
         status.ended("failed", exit_code=1, error=message)
@@ -128,8 +128,8 @@ def _run_claimed(
     try:
         status.running(None)
         with (
-            Liveness(recipe.config.watchdog, tell=hung) as liveness,
-            Session(recipe, requested_signal=lambda: signals.number, liveness=liveness) as session,
+            Watchdog(recipe.config.watchdog, tell=hung) as watchdog,
+            Session(recipe, requested_signal=lambda: signals.number, watchdog=watchdog) as session,
         ):
             session.run(on_checked=note_config, on_stage=status.running)
     except Stopped as stopped:

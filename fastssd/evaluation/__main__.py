@@ -73,11 +73,11 @@ def _evaluate(options: argparse.Namespace) -> dict[str, object]:
     recipe = load_recipe(run / CONFIG, overrides)
 
     from fastssd.runtime.session import Session
-    from fastssd.runtime.watchdog import Liveness
+    from fastssd.runtime.watchdog import Watchdog
 
     with (
-        Liveness(recipe.config.watchdog, tell=lambda message: None) as liveness,
-        Session(recipe, requested_signal=lambda: 0, liveness=liveness) as session,
+        Watchdog(recipe.config.watchdog, tell=lambda message: None) as watchdog,
+        Session(recipe, requested_signal=lambda: 0, watchdog=watchdog) as session,
     ):
         return session.evaluate(only=only, class_map=class_map)
 

@@ -17,7 +17,7 @@ from fastssd.runtime.context import Context
 from fastssd.runtime.graph import Graph, Stage, Table
 from fastssd.tables.stores import ids_dtype
 from fastssd.training.batches import Batches
-from fastssd.training.optimizer import Descent
+from fastssd.training.optimizer import Optimizer
 
 _TRIAL_STEPS = 4
 _BYTES = {"float16": 2, "float32": 4, "uint16": 2, "int32": 4}
@@ -151,7 +151,7 @@ def _seconds_a_step(stage: Stage, context: Context) -> float:
     """Return the seconds of a training step, loader included, from a few of them."""
     assert stage.budget is not None
     method = context.on_device(build(stage, context, untrained_sources=True)).train()
-    optimizer = Descent(method, stage.budget, device=context.workers.device)
+    optimizer = Optimizer(method, stage.budget, device=context.workers.device)
     batches = _trial_batches(stage, method, context)
     at = Moment(epoch=0, epochs=stage.budget.epochs, step=0, steps_per_epoch=1)
     seconds: list[float] = []

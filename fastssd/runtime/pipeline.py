@@ -23,7 +23,7 @@ from fastssd.runtime.deciding import decided_by_main
 from fastssd.runtime.graph import Graph, Stage
 from fastssd.runtime.record import StageRecord, read_record, standing_record, write_record
 from fastssd.runtime.rows import measured_rows
-from fastssd.runtime.stop_signal import Agreement
+from fastssd.runtime.stop_signal import StopSignal
 from fastssd.training.checkpoints import WEIGHTS, save_weights, weights_made_by
 from fastssd.training.resume import CHECKPOINT, METRICS
 from fastssd.training.trainer import HeadAccuracies, Supervision, Trainer, Validation
@@ -37,14 +37,14 @@ class Runner:
         context: Recipe, data and processes.
         accelerator: Device and precision.
         console: Told what happens.
-        agreement: When to stop.
+        stop_signal: When to stop.
         on_stage: Told the folder of each stage that begins.
     """
 
     context: Context
     accelerator: Accelerator
     console: Console
-    agreement: Agreement
+    stop_signal: StopSignal
     on_stage: Callable[[str], None]
 
     def run(self, graph: Graph) -> None:
@@ -143,7 +143,7 @@ class Runner:
                 console=self.console,
                 log=context.config.log,
                 validation=self._validation(prepared),
-                agreement=self.agreement,
+                stop_signal=self.stop_signal,
             ),
             synchronise=collectives.average_batchnorm,
         )

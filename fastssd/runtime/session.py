@@ -41,8 +41,8 @@ from fastssd.runtime.pipeline import Runner
 from fastssd.runtime.record import check_folders, write_graph
 from fastssd.runtime.rows import measured_rows
 from fastssd.runtime.run_report import make_report, warn_of_absent_classes
-from fastssd.runtime.stop_signal import Agreement
-from fastssd.runtime.watchdog import Liveness
+from fastssd.runtime.stop_signal import StopSignal
+from fastssd.runtime.watchdog import Watchdog
 
 
 class Session:
@@ -51,7 +51,7 @@ class Session:
     Args:
         recipe: With its methods.
         requested_signal: Returns the number of a signal that asks to stop, or 0.
-        liveness: Told of every step.
+        watchdog: Told of every step.
 
     Raises:
         ConfigError: If config, dataset, machine and processes do not go together.
@@ -63,13 +63,13 @@ class Session:
         recipe: Recipe,
         *,
         requested_signal: Callable[[], int],
-        liveness: Liveness,
+        watchdog: Watchdog,
     ) -> None:
         config = recipe.config
         self._recipe = recipe
         launch = launchers.launch()
-        self._liveness = liveness
-        self._liveness.doing = f"finding the other processes {launch.meeting_point}"
+        self._watchdog = watchdog
+        self._watchdog.doing = f"finding the other processes {launch.meeting_point}"
         environment.set_algorithms(config)
         launchers.check_passed_on()
         # The watchdog ends what hangs. Timeouts of Gloo and NCCL would also count the seconds in
@@ -96,7 +96,7 @@ class Session:
         threads = environment.set_threads(config, num_local_processes=launch.num_local_processes)
         self._config = config
         self._requested_signal = requested_signal
-        self._agreement = Agreement(self._asked_of_us, timeout=timeout)
+        self._stop_signal = StopSignal(self._asked_of_us, timeout=timeout)
         self._output = Path(config.output)
         self._console = Console(enabled=self._accelerator.is_main_process)
         self._context = Context(
@@ -122,7 +122,7 @@ class Session:
                 barrier=self._accelerator.wait_for_everyone,
                 main_says=self._main_says,
                 stop_if_asked=self._stop_if_asked,
-                interrupted=lambda: bool(self._agreement.asked()),
+                interrupted=lambda: bool(self._stop_signal.asked()),
             ),
             damage=self._damage(),
         )
@@ -152,10 +152,10 @@ class Session:
         """
 
         def begin(folder: str) -> None:
-            self._liveness.doing = f"in {folder}"
+            self._watchdog.doing = f"in {folder}"
             on_stage(folder)
 
-        self._liveness.doing = "checking the config"
+        self._watchdog.doing = "checking the config"
         check_hosts(self._context, self._accelerator)
         check_images(self._context)
         self._context, kept = self._context.with_images_on_device()
@@ -176,10 +176,10 @@ class Session:
             context=self._context,
             accelerator=self._accelerator,
             console=self._console,
-            agreement=self._agreement,
+            stop_signal=self._stop_signal,
             on_stage=begin,
         ).run(graph)
-        self._liveness.doing = "writing the report"
+        self._watchdog.doing = "writing the report"
         failure = self._report() if self._context.is_main else None
         self._context.processes.barrier()  # The others have done their part, whatever it does.
         if failure is not None:
@@ -187,7 +187,7 @@ class Session:
 
     def dry_run(self) -> None:
         """Say what the run would do and take; nothing is written."""
-        self._liveness.doing = "measuring a few steps"
+        self._watchdog.doing = "measuring a few steps"
         check_images(self._context)
         self._context, _ = self._context.with_images_on_device()
         graph = self._graph()
@@ -308,11 +308,11 @@ class Session:
         return Damage(path, warn=self._console.warning)
 
     def _asked_of_us(self) -> int:
-        self._liveness.beat()  # Asked at every step, and at every batch of anything else.
+        self._watchdog.beat()  # Asked at every step, and at every batch of anything else.
         return self._requested_signal()
 
     def _stop_if_asked(self) -> None:
-        if number := self._agreement.now():
+        if number := self._stop_signal.now():
             raise Stopped(number)
 
     def _main_says(self, number: int) -> int:

@@ -12,7 +12,7 @@ _KEY = "fastssd-stop"
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-class Agreement:
+class StopSignal:
     """Tells every process of a run, at the same step, that one of them was asked to stop.
 
     With several processes each step sends one number over a group of its own, on the host, and

@@ -26,7 +26,7 @@ def myself() -> str:
     return f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}"
 
 
-class Liveness:
+class Watchdog:
     """Ends this process, with a message and every thread's stack, after too long a silence.
 
     A thread counts the seconds since the last `beat`. Should it be kept from running itself (a
@@ -55,7 +55,7 @@ class Liveness:
                 "itself stands still: a file system that does not answer is the usual reason; "
                 "start the same command again when it does (key watchdog sets the time)",
             )
-            threading.Thread(target=self._count, name="fastssd-liveness", daemon=True).start()
+            threading.Thread(target=self._count, name="fastssd-watchdog", daemon=True).start()
 
     def beat(self) -> None:
         """Say that something happened."""

@@ -12,7 +12,7 @@ from fastssd.config import Budget
 _FUSED_DEVICES = frozenset({"cpu", "cuda"})
 
 
-class Descent:
+class Optimizer:
     """SGD on a stage's weights.
 
     One kernel updates many weights at once (PyTorch's fused SGD), and nothing here waits for the
@@ -26,7 +26,7 @@ class Descent:
         scaler: Scales losses so that fp16 gradients keep their small values; None otherwise.
 
     Attributes:
-        optimizer: For its state.
+        inner: PyTorch's, for its state.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Descent:
     ) -> None:
         self._parameters = [weight for weight in stage.parameters() if weight.requires_grad]
         self._scaler = scaler
-        self.optimizer = torch.optim.SGD(
+        self.inner = torch.optim.SGD(
             self._parameters,
             lr=budget.lr,
             momentum=budget.momentum,
@@ -51,12 +51,12 @@ class Descent:
             # Fused SGD makes them of memory that holds anything, which its first step fills: unless
             # fp16's scale leaves that step out.
             for weight in self._parameters:
-                self.optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+                self.inner.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
     @property
     def rate(self) -> float:
         """The learning rate of the last step."""
-        rate: float = self.optimizer.param_groups[0]["lr"]
+        rate: float = self.inner.param_groups[0]["lr"]
         return rate
 
     def backward(self, losses: Mapping[str, Tensor], *, share: int = 1) -> None:
@@ -75,12 +75,12 @@ class Descent:
 
     def step(self, rate: float) -> None:
         """Move the weights by the gradients, at a learning rate, and drop the gradients."""
-        for group in self.optimizer.param_groups:
+        for group in self.inner.param_groups:
             group["lr"] = rate
         if self._scaler is None:
-            self.optimizer.step()
+            self.inner.step()
         else:
-            self._scaler.step(self.optimizer)
+            self._scaler.step(self.inner)
             self._scaler.update()
         for weight in self._parameters:
             weight.grad = None

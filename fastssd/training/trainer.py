@@ -25,7 +25,7 @@ from fastssd.models.seeding import seed_step
 from fastssd.training.checkpoints import WEIGHTS, DivergedError, save_weights
 from fastssd.training.learning_rate import learning_rate
 from fastssd.training.meter import Meter
-from fastssd.training.optimizer import Descent
+from fastssd.training.optimizer import Optimizer
 from fastssd.training.resume import METRICS, TRACE, Progress, Resume
 from fastssd.training.tracing import Trace
 
@@ -91,7 +91,7 @@ class Observer(Protocol):
 
 
 class StopSignal(Protocol):
-    """When to stop, the same on all processes: `fastssd.runtime.stop_signal.Agreement`."""
+    """When to stop, the same on all processes: `fastssd.runtime.stop_signal.StopSignal`."""
 
     def at_step(self) -> int:
         """Return the signal that any process had been sent a step ago, or 0."""
@@ -123,13 +123,13 @@ class Supervision:
         console: Told what happens.
         log: How often.
         validation: What is measured during training, if there is a split for it.
-        agreement: When to stop.
+        stop_signal: When to stop.
     """
 
     console: Observer
     log: LogConfig
     validation: Validation | None
-    agreement: StopSignal
+    stop_signal: StopSignal
 
 
 class Trainer:
@@ -184,7 +184,7 @@ class Trainer:
             # The stages share it: one that a run resumes at must find it as any other does.
             accelerator.scaler.load_state_dict(type(accelerator.scaler)().state_dict())
         self.stage: Any = accelerator.unwrap_model(self._wrapped)
-        self._descent = Descent(
+        self._optimizer = Optimizer(
             self.stage, budget, device=accelerator.device, scaler=accelerator.scaler
         )
         self.progress = Progress()
@@ -231,7 +231,7 @@ class Trainer:
                 self._evaluate()
                 self.progress.epoch += 1
                 self._checkpoint()
-                if signal_number := self.supervision.agreement.now():
+                if signal_number := self.supervision.stop_signal.now():
                     raise Stopped(signal_number)
         self._save_weights("last")
         self.accelerator.wait_for_everyone()
@@ -251,7 +251,7 @@ class Trainer:
                 self.synchronise(self.stage)
             if ends_epoch or at_log_line:
                 self._log()
-            if not ends_epoch and (signal_number := self.supervision.agreement.at_step()):
+            if not ends_epoch and (signal_number := self.supervision.stop_signal.at_step()):
                 self._stop(signal_number)
 
     def _train_step(self, batches: Iterator[StepBatch]) -> None:
@@ -269,11 +269,11 @@ class Trainer:
             is_last = micro_batch == accumulate - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self._wrapped):
                 losses, correct = self._wrapped(batch, moment)
-                self._descent.backward(losses, share=accumulate)
+                self._optimizer.backward(losses, share=accumulate)
             self._meter.add(losses, correct, batch.labels)
             if self._trace is not None:
                 self._trace.add(batch.draws, batch.checksums, losses)
-        self._descent.step(
+        self._optimizer.step(
             learning_rate(self.budget, step, steps_per_epoch=self.batches.steps_per_epoch)
         )
         self.stage.after_step(moment)
@@ -288,7 +288,7 @@ class Trainer:
         if not all(math.isfinite(loss) for loss in losses.values()):
             raise self._diverged(f"{self.folder.name}: a loss is no longer finite ({losses})")
         line = {
-            "lr": self._descent.rate,
+            "lr": self._optimizer.rate,
             "losses": losses,
             "accuracy": accuracy,
             "images_per_second": images / seconds,
@@ -300,7 +300,7 @@ class Trainer:
             step=self.progress.step,
             losses=losses,
             accuracy={task: groups["overall"] for task, groups in accuracy.items()},
-            lr=self._descent.rate,
+            lr=self._optimizer.rate,
             images_per_second=images / seconds,
             data_wait_percent=100 * wait / seconds,
         )
@@ -326,7 +326,7 @@ class Trainer:
             return
         heads = validation.measure()
         self._meter.restart_clock()
-        if signal_number := self.supervision.agreement.now():
+        if signal_number := self.supervision.stop_signal.now():
             self._stop(signal_number)
         line = {"epoch": epoch, "step": self.progress.step, "heads": heads}
         self._write_metrics({"kind": "evaluation", "split": validation.split, **line})
@@ -349,7 +349,7 @@ class Trainer:
             self._resume.save(
                 self.progress,
                 stage=self.stage,
-                optimizer=self._descent.optimizer,
+                optimizer=self._optimizer.inner,
                 window=self._meter.state(),
             )
         except DivergedError as error:
@@ -372,7 +372,7 @@ class Trainer:
 
     def _load(self) -> None:
         self.progress, window = self._resume.load(
-            stage=self.stage, optimizer=self._descent.optimizer
+            stage=self.stage, optimizer=self._optimizer.inner
         )
         self._meter.load_state(window)
 

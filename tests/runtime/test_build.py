@@ -12,7 +12,7 @@ from fastssd.data.draws import unpack_view
 from fastssd.models.frozen import set_batchnorm_mode
 from fastssd.runtime.build import build, plan_of, prepare, trained
 from fastssd.runtime.console import Console
-from fastssd.runtime.stop_signal import Agreement
+from fastssd.runtime.stop_signal import StopSignal
 from fastssd.training.batches import Batches
 from fastssd.training.trainer import Supervision, Trainer
 
@@ -37,7 +37,7 @@ def train(stage, context):
             console=Console(enabled=False),
             log=context.config.log,
             validation=None,
-            agreement=Agreement(lambda: 0),
+            stop_signal=StopSignal(lambda: 0),
         ),
         synchronise=lambda module: None,
     )

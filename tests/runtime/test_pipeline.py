@@ -16,7 +16,7 @@ from fastssd.runtime.graph import Graph
 from fastssd.runtime.pipeline import Runner
 from fastssd.runtime.record import check_folders
 from fastssd.runtime.rows import measured_rows
-from fastssd.runtime.stop_signal import Agreement
+from fastssd.runtime.stop_signal import StopSignal
 from fastssd.training.batches import finished
 
 MADE = ["tau_norm", "ncm", "la_posthoc"]
@@ -34,7 +34,7 @@ def run(stage_of):
             context=made,
             accelerator=Accelerator(cpu=True),
             console=Console(enabled=False),
-            agreement=Agreement(lambda: 0),
+            stop_signal=StopSignal(lambda: 0),
             on_stage=begun.append,
         )
         runner.run(Graph(stages=stages, asked={}))

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from fastssd.runtime import watchdog
-from fastssd.runtime.watchdog import Liveness, lost_peer, place_of
+from fastssd.runtime.watchdog import Watchdog, lost_peer, place_of
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def ended(monkeypatch):
 def test_after_too_long_a_silence_the_message_names_rank_stage_and_place(ended, capfd, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     told = []
-    with Liveness(0.05, tell=told.append) as alive:
+    with Watchdog(0.05, tell=told.append) as alive:
         alive.doing = "in ssd-III"
         assert ended.wait(20)
     assert ended.code == 1
@@ -40,13 +40,13 @@ def test_after_too_long_a_silence_the_message_names_rank_stage_and_place(ended, 
 def test_a_record_that_hangs_too_does_not_keep_the_process(ended, monkeypatch):
     monkeypatch.setattr(watchdog, "_SECONDS_TO_TELL", 0.05)
     hang = threading.Event()
-    with Liveness(0.05, tell=lambda message: hang.wait()):
+    with Watchdog(0.05, tell=lambda message: hang.wait()):
         assert ended.wait(20)
     hang.set()
 
 
 def test_signs_of_life_keep_a_process():
-    with Liveness(0, tell=print) as alive:
+    with Watchdog(0, tell=print) as alive:
         alive._seconds = 4
         for _ in range(8):
             assert not alive.too_long(2)
@@ -65,7 +65,7 @@ def test_time_in_which_the_whole_process_was_stopped_does_not_count(ended, monke
         return clock[0]
 
     monkeypatch.setattr(watchdog.time, "monotonic", now)
-    with Liveness(0.4, tell=print) as alive:
+    with Watchdog(0.4, tell=print) as alive:
         for _ in range(5):
             assert ticked.wait(20)
             ticked.clear()
@@ -87,8 +87,8 @@ def test_the_place_is_the_innermost_line_of_ours():
     frame = sys._getframe()
     assert place_of(frame) == "no line of fastssd"
     assert place_of(None) == "no line of fastssd"
-    with Liveness(60, tell=print) as alive:
-        thread = next(each for each in threading.enumerate() if each.name == "fastssd-liveness")
+    with Watchdog(60, tell=print) as alive:
+        thread = next(each for each in threading.enumerate() if each.name == "fastssd-watchdog")
         alive.beat()
         while "in _count" not in place_of(sys._current_frames()[thread.ident]):
             assert thread.is_alive()

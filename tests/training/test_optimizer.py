@@ -6,7 +6,7 @@ from pretend_gpu import GPU, pretended_gpu, pretended_gpu_refuses_waits
 from torch import nn
 
 from fastssd.config import Budget
-from fastssd.training.optimizer import Descent
+from fastssd.training.optimizer import Optimizer
 
 CPU = torch.device("cpu")
 RATES = (0.1, 0.05, 0.02, 0.01)
@@ -34,24 +34,24 @@ def test_steps_are_sgd_with_momentum_and_weight_decay_in_float64(nesterov, scale
     weight, velocity = stage["weight"].detach().double(), torch.zeros(40, dtype=torch.float64)
     settings = budget(momentum=0.9, weight_decay=0.01, nesterov=nesterov)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12) if scaled else None
-    descent = Descent(stage, settings, device=CPU, scaler=scaler)
+    optimizer = Optimizer(stage, settings, device=CPU, scaler=scaler)
 
     for row, rate in zip(inputs, RATES, strict=True):
-        descent.backward({"loss": loss_of(stage, row)})
-        descent.step(rate)
+        optimizer.backward({"loss": loss_of(stage, row)})
+        optimizer.step(rate)
         gradient = row.double() + 0.01 * weight
         velocity = 0.9 * velocity + gradient
         weight = weight - rate * (gradient + 0.9 * velocity if nesterov else velocity)
 
     torch.testing.assert_close(stage["weight"].double(), weight, rtol=0, atol=1e-6)
-    assert descent.rate == RATES[-1]
+    assert optimizer.rate == RATES[-1]
     assert stage["weight"].grad is None
 
 
 def test_named_losses_and_micro_batches_add_up_to_one_loss():
     settings = budget(momentum=0.0, weight_decay=0.0)
     (whole, inputs), (parts, _) = line(), line()
-    together, apart = (Descent(stage, settings, device=CPU) for stage in (whole, parts))
+    together, apart = (Optimizer(stage, settings, device=CPU) for stage in (whole, parts))
 
     together.backward({"all": (whole["weight"] * inputs).sum() / 2})
     together.step(0.1)
@@ -66,10 +66,10 @@ def test_named_losses_and_micro_batches_add_up_to_one_loss():
 def test_weights_that_learn_nothing_stay():
     stage = nn.ParameterDict({"weight": torch.ones(3), "frozen": torch.ones(3)})
     stage["frozen"].requires_grad_(False)
-    descent = Descent(stage, budget(weight_decay=0.1), device=CPU)
+    optimizer = Optimizer(stage, budget(weight_decay=0.1), device=CPU)
 
-    descent.backward({"loss": (stage["weight"] * stage["frozen"]).sum()})
-    descent.step(0.1)
+    optimizer.backward({"loss": (stage["weight"] * stage["frozen"]).sum()})
+    optimizer.step(0.1)
 
     assert stage["frozen"].tolist() == [1, 1, 1]
     assert stage["weight"].tolist() == pytest.approx([1 - 0.1 * 1.1] * 3)
@@ -79,14 +79,14 @@ def test_weights_that_learn_nothing_stay():
 def test_a_gradient_beyond_fp16_leaves_its_step_out_and_halves_the_scale(left_out):
     (stage, inputs), (expected, _) = line(), line()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    descent = Descent(stage, budget(), device=CPU, scaler=scaler)
-    other = Descent(expected, budget(), device=CPU)
+    optimizer = Optimizer(stage, budget(), device=CPU, scaler=scaler)
+    other = Optimizer(expected, budget(), device=CPU)
 
     for number, row in enumerate(inputs):
         before = stage["weight"].detach().clone()
         beyond = torch.inf if number in left_out else 1.0
-        descent.backward({"loss": loss_of(stage, row * beyond)})
-        descent.step(0.1)
+        optimizer.backward({"loss": loss_of(stage, row * beyond)})
+        optimizer.step(0.1)
         if number in left_out:
             assert torch.equal(stage["weight"], before)
             continue
@@ -103,13 +103,13 @@ def test_neither_backward_nor_step_waits_for_the_device(scaled):
     with pretended_gpu():
         stage = stage.to(GPU)
         scaler = torch.amp.GradScaler("cuda") if scaled else None
-        descent = Descent(stage, budget(), device=GPU, scaler=scaler)
+        optimizer = Optimizer(stage, budget(), device=GPU, scaler=scaler)
         for number, row in enumerate(inputs.to(GPU)):
             losses = {"one": loss_of(stage, row), "other": loss_of(stage, row)}
             if number == 0:  # the scale goes to the device once
-                descent.backward(losses, share=2)
-                descent.step(0.1)
+                optimizer.backward(losses, share=2)
+                optimizer.step(0.1)
                 continue
             with pretended_gpu_refuses_waits():
-                descent.backward(losses, share=2)
-                descent.step(0.1)
+                optimizer.backward(losses, share=2)
+                optimizer.step(0.1)

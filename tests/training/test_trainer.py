@@ -16,7 +16,7 @@ from fastssd.data.draws import Draws
 from fastssd.errors import FastssdError
 from fastssd.methods.batch import Batch, Moment, Output
 from fastssd.runtime.console import Console
-from fastssd.runtime.stop_signal import Agreement
+from fastssd.runtime.stop_signal import StopSignal
 from fastssd.training.trainer import Supervision, Trainer, Validation
 
 NUM_IMAGES = 24
@@ -96,7 +96,7 @@ def trainer(tmp_path):
                     every=evaluate_every,
                     measure=lambda: {"head": {"overall": 50.0, "class_mean": next(results)}},
                 ),
-                agreement=Agreement(lambda: 15 if made.progress.step == stop_at else 0),
+                stop_signal=StopSignal(lambda: 15 if made.progress.step == stop_at else 0),
             ),
             synchronise=lambda module: None,
         )
