@@ -239,8 +239,6 @@ def test_a_run_directory_with_other_settings_is_refused_and_left_as_it_was(
         ("model.backbone=resnet9", ("model.backbone", "resnet8")),
         ("augment.train=digit", ("augment.train", "digits")),
         ("augment.test=hole", ("augment.test", "whole")),
-        ("ssd.I.sampler=instanse", ("ssd.I.sampler", "instance")),
-        ("ssd.II.sampler=class_awar", ("ssd.II.sampler", "class_aware")),
         ("data.test=tset", ("data.test", "test")),
         ("data.validation=valid", ("data.validation", "val")),
         ("ssd.III.budget={base: scratch, batch_size: 4096}", ("ssd.III.budget", "4096")),
@@ -262,6 +260,25 @@ def test_a_wrong_setting_ends_with_2_and_one_line_before_anything_is_trained(
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert (status["state"], status["stage"], status["exit_code"]) == ("failed", None, 2)
     assert status["error"] in error
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("ssd.I.sampler=instanse", ("ssd.I.sampler", "instance")),
+        ("ssd.II.sampler=class_awar", ("ssd.II.sampler", "class_aware")),
+    ],
+)
+def test_what_is_wrong_whatever_the_data_ends_with_2_and_makes_no_run_directory(
+    tmp_path, arguments, here, capsys, override, words
+):
+    code = here(arguments(tmp_path / "run", override))
+
+    error = capsys.readouterr().err
+    assert code == 2
+    assert len(error.splitlines()) == 1
+    assert all(word in error for word in words), error
+    assert not (tmp_path / "run").exists()
 
 
 def test_missing_data_ends_with_3_and_a_run_that_never_began_may_be_mended(

@@ -224,7 +224,7 @@ class Session:
             self._context, found, class_map or {}, say=self._console.warning
         )
         stages = []
-        for trained in sorted(found, key=lambda each: each.stage.folder):  # as the report has them
+        for trained in found:
             # Weights hold whole networks: nothing is taken from what the stage stood on.
             method = context.on_device(untrained(trained.stage, context))
             rows = tuple(
