@@ -1,12 +1,14 @@
 """Stop runs by one Ctrl-C under a launcher on a busy machine, and compare their ends bit for bit.
 
     python tools/stop_points.py [--tries 20] [--launcher accelerate] [--processes 1]
-        [--signal INT] [--to group] [--busy 2] [--seed 0] [--json FILE] [key=value ...]
+        [--signal INT] [--to group] [--busy 2] [--slow 0] [--seed 0] [--json FILE] [key=value ...]
 
 The run is that of `fault_points.py`, or another by overrides of its recipe. It is started by a
 launcher, in a process group of its own, as a shell starts it in the foreground; loops that do
 nothing keep the cores busy. After so many steps, chosen by seed, the signal is sent: to the whole
-group, as a terminal sends Ctrl-C, or to the launcher alone. Then the run must end by itself with a
+group, as a terminal sends Ctrl-C, or to the launcher alone. With `--slow` the run and then the
+launcher stand still for so many seconds, as on a far busier machine: the launcher's death comes
+late, and meets a run that is not done with its checkpoint. Then the run must end by itself with a
 checkpoint of its last step and the state "stopped", and started again it must end with the bits of
 a run that was left alone.
 """
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,6 +35,9 @@ from fault_points import METHODS, Runner, differences
 PROJECT = Path(__file__).resolve().parents[1]
 LONGEST = 600.0
 """Seconds after which a run counts as hung."""
+_SECONDS_TO_HEAR, _SECONDS_TO_DIE = 0.03, 20.0
+"""For the run to hear of a signal before it stands still, and for the launcher to die of it.
+torchrun kills what stands still for longer than 30."""
 _LAUNCHERS = {
     "accelerate": ("-m", "accelerate.commands.launch"),
     "torchrun": ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node={processes}"),
@@ -123,12 +128,8 @@ class Launches:
             time.sleep(0.005)
         sent = time.monotonic()
         if launcher.poll() is None:
-            number = signal.Signals[f"SIG{self._options.signal}"]
-            if self._options.to == "group":
-                os.killpg(launcher.pid, number)
-            else:
-                launcher.send_signal(number)
-        while _lives(launcher):
+            self._send(launcher)
+        while _session(launcher):
             if time.monotonic() - sent > LONGEST:
                 os.killpg(launcher.pid, signal.SIGKILL)
                 tried.differences.append("did not end")
@@ -137,6 +138,28 @@ class Launches:
         tried.seconds = time.monotonic() - sent
         self._look(output, tried)
         return tried
+
+    def _send(self, launcher: subprocess.Popen[bytes]) -> None:
+        """Send the signal; with `--slow` nobody but the run hears of it for some seconds."""
+        number = signal.Signals[f"SIG{self._options.signal}"]
+        if self._options.slow:
+            launcher.send_signal(signal.SIGSTOP)
+        if self._options.to == "group":
+            os.killpg(launcher.pid, number)
+        else:
+            launcher.send_signal(number)
+        if not self._options.slow:
+            return
+        time.sleep(_SECONDS_TO_HEAR)
+        others = [pid for pid in _session(launcher) if pid != launcher.pid]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(self._options.slow)
+        launcher.send_signal(signal.SIGCONT)
+        with suppress(subprocess.TimeoutExpired):
+            launcher.wait(_SECONDS_TO_DIE)
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
 
     def _look(self, output: Path, tried: Try) -> None:
         """Note how a run ended, and what is wrong with it."""
@@ -170,9 +193,10 @@ def _steps(output: Path) -> dict[str, int]:
     }
 
 
-def _lives(launcher: subprocess.Popen[bytes]) -> bool:
-    """Return whether a process of the launcher's session is there, the launcher or one it left."""
+def _session(launcher: subprocess.Popen[bytes]) -> list[int]:
+    """Return the processes that are there of the launcher's session: itself and what it left."""
     launcher.poll()
+    found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -181,8 +205,8 @@ def _lives(launcher: subprocess.Popen[bytes]) -> bool:
         except OSError:  # it has just ended
             continue
         if int(fields[3]) == launcher.pid and fields[0] not in "ZX":
-            return True
-    return False
+            found.append(int(entry.name))
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -194,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--signal", choices=["INT", "TERM", "HUP"], default="INT")
     parser.add_argument("--to", choices=["group", "launcher"], default="group")
     parser.add_argument("--busy", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
