@@ -48,7 +48,7 @@ def test_the_examples_train_as_they_stand(extended, arguments, launch_environmen
     rows = json.loads((tmp_path / "run" / "report.json").read_text())["rows"]
     assert {row["name"] for row in rows} == {"Turned", "Short features", "Short features, LWS"}
     stage = json.loads((tmp_path / "run" / "mine-turned" / "stage.json").read_text())
-    assert stage["options"]["loss"] == {"kind": "poly", "epsilon": 2.0}
+    assert stage["recipe"]["options"]["loss"] == {"kind": "poly", "epsilon": 2.0}
 
 
 def test_every_block_is_for_a_file_or_a_registry_that_there_is(project):

@@ -194,7 +194,7 @@ class _Maker:
             identity={},
         )
         if isinstance(reads, Table) and (problem := misfit(stage, reads)):
-            raise block.error(f"={keys.reads}: {problem}", "reads")
+            raise self._misfit(block, keys.reads or "", *problem)
         if reads == "plan":
             draws = PlanOfTable(
                 sampler=sampler,
@@ -253,6 +253,15 @@ class _Maker:
                 "reads",
             )
         return table
+
+    def _misfit(self, block: Block, reads: str, key: str, text: str) -> ConfigError:
+        """Return the error of a stage whose key does not fit the table that it reads."""
+        owner, name = self._owner(block, "reads", reads, "table")
+        table = block_of(owner, owner.tables, name)
+        # Two blocks disagree: the command line is the one that has just been changed.
+        if table.origin_of(key).startswith("argument"):
+            block = table
+        return block.error(f"={block.value(key, str)}: {text}", key)
 
     def _own_table(
         self, block: Block, stage: Stage, transform: str, draws: int | PlanOfTable

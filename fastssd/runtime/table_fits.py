@@ -20,8 +20,8 @@ class _Asked:
         )
 
 
-def misfit(stage: Stage, table: Table) -> str:
-    """Return what is wrong with a table for a stage, empty if it holds what the stage needs.
+def misfit(stage: Stage, table: Table) -> tuple[str, str] | None:
+    """Return the key that a table does not fit and why; None if it holds what the stage needs.
 
     Args:
         stage: With its sources.
@@ -35,18 +35,18 @@ def misfit(stage: Stage, table: Table) -> str:
         found.weights,
         found.batchnorm,
     ):
-        return f"that table is of {found}, and this stage stands on {wanted}"
+        return "reads", f"that table is of {found}, and this stage stands on {wanted}"
     if stage.options.SEES_IMAGES and (table.stream, table.transform) != (stage.stream, "train"):
-        return (
-            f"that table is of the crops {table.stream} ({table.transform}), and this stage sees "
-            f"{stage.stream} (train)"
+        return "draws", (
+            f"that table is of the crops {table.stream} ({table.transform}), and {stage.label}, "
+            f"which reads it, sees {stage.stream} (train)"
         )
     if table.holds.store == "topk" and table.temperature != stage.options.temperature:
-        return (
+        return "reads", (
             f"that table is for temperature={table.temperature}, and this stage has "
             f"{stage.options.temperature}"
         )
-    return ""
+    return None
 
 
 def _wanted(stage: Stage, table: Table) -> _Asked:

@@ -371,9 +371,7 @@ class Trainer:
         )
 
     def _load(self) -> None:
-        self.progress, window = self._resume.load(
-            stage=self.stage, optimizer=self._optimizer.inner
-        )
+        self.progress, window = self._resume.load(stage=self.stage, optimizer=self._optimizer.inner)
         self._meter.load_state(window)
 
     def _stop(self, signal_number: int) -> NoReturn:
