@@ -142,8 +142,8 @@ class TableConfig:
     views: int = field(default=0, metadata=between(0, MAX_EPOCHS))
     """Views of each image; 0: one for each epoch of the stage that reads the table longest."""
     store: Literal["logits", "features", "topk"] = "logits"
-    """`logits`; `features`, smaller where there are more classes than features; `topk`: a
-    teacher's largest logits with the mass of the others, for distillation only."""
+    """`logits`; `features`, smaller where there are more classes than features; `topk`, of
+    one table alone: a teacher's largest logits with the mass of the others, to distil from."""
     dtype: Literal["float32", "float16"] = "float16"
     """Of logits or features."""
     topk: int = field(default=0, metadata=between(0, ANY_INTEGER))
@@ -240,6 +240,11 @@ class Config:
         if any("\ud800" <= char <= "\udfff" for char in self.output):
             raise ConfigError(
                 f"output={self.output} is not UTF-8: safetensors could not open the weights there"
+            )
+        if self.tables.store == "topk":
+            raise ConfigError(
+                "tables.store=topk: no scales can be learned from a network's top logits: choose "
+                "logits or features here, and read a teacher's by ssd.III.reads=S (docs/tables.md)"
             )
         if not self.methods:
             raise ConfigError("methods=[] trains nothing: name methods, such as [ce, lws, ssd]")

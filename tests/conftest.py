@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from fastssd.native import library
+from tests.support.recipes import SMALLEST
 
 pytest_plugins = ["run_fixtures"]
 
@@ -243,3 +244,15 @@ def project() -> Path:
 @pytest.fixture(scope="session")
 def launch_environment() -> dict[str, str]:
     return {**os.environ, "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Write a recipe; the smallest complete one unless told otherwise."""
+
+    def write(text=SMALLEST):
+        path = tmp_path / "recipe.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+        return path
+
+    return write

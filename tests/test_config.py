@@ -65,6 +65,7 @@ CONTRADICTIONS = [
     (lambda: config_of(output="a\0b"), "output holds a zero byte"),
     (lambda: config_of(output="caf\udce9"), "output=caf.* is not UTF-8"),
     (lambda: config_of(compute_threads=-1), "compute_threads=-1 must be at least 0"),
+    (lambda: config_of(tables=TableConfig(store="topk")), "choose logits or features"),
     (lambda: config_of(methods=[]), r"methods=\[\] trains nothing"),
     (lambda: config_of(seeds=[1, 2, 1]), "has a seed twice"),
     (lambda: InstanceOptions(queue=0), "queue=0 must be at least 1"),

@@ -146,6 +146,7 @@ class Runner:
                 stop_signal=self.stop_signal,
             ),
             synchronise=collectives.average_batchnorm,
+            title=stage.folder,
         )
         trainer.run()
         progress = trainer.progress

@@ -143,7 +143,7 @@ def model_for(block: Block, keys: StageKeys, config: Config) -> ModelConfig:
 
 def store_for(options: MethodOptions, tables: TableConfig) -> TableConfig:
     """Return what a table of a stage's own draws holds: the recipe's choice where it serves."""
-    allowed = [store for store in options.stores if store != "topk"] or ["logits"]
+    allowed = options.stores or ("logits",)
     store: Any = tables.store if tables.store in allowed else allowed[0]
     return TableConfig(store=store, dtype=tables.dtype)
 
@@ -153,8 +153,6 @@ def holds_for(block: Block, keys: TableKeys, tables: TableConfig) -> TableConfig
     names = [name for name in TableConfig.__dataclass_fields__ if name != "views"]
     values = {name: getattr(tables, name) for name in names}
     said = {name: value for name in names if (value := getattr(keys, name)) is not None}
-    if values["store"] == "topk" and "store" not in said:
-        values["store"] = "logits"  # Only a teacher's table can hold its top logits: it says so.
     try:
         return TableConfig(**{**values, **said})
     except ConfigError as error:

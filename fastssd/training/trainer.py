@@ -148,6 +148,7 @@ class Trainer:
             another is not gone on from.
         supervision: Console, evaluation and signals.
         synchronise: Brings the processes' copies of the stage together, at log lines.
+        title: As the console names the stage; its folder's name unless given.
 
     Attributes:
         progress: Where training is.
@@ -168,11 +169,13 @@ class Trainer:
         digest: str,
         supervision: Supervision,
         synchronise: Callable[[nn.Module], None],
+        title: str = "",
     ) -> None:
         self.batches = batches
         self.budget = budget
         self.accelerator = accelerator
         self.folder = folder
+        self.title = title or folder.name
         self.seed = seed
         self.order = order
         self.digest = digest
@@ -217,7 +220,7 @@ class Trainer:
         self._load()
         steps_per_epoch = self.batches.steps_per_epoch
         self.supervision.console.stage_started(
-            self.folder.name,
+            self.title,
             epochs=self.budget.epochs,
             steps_per_epoch=steps_per_epoch,
             first_step=self.progress.step,
@@ -286,7 +289,7 @@ class Trainer:
         losses, accuracy = self._meter.flush()
         images, seconds, wait = self._count_window()
         if not all(math.isfinite(loss) for loss in losses.values()):
-            raise self._diverged(f"{self.folder.name}: a loss is no longer finite ({losses})")
+            raise self._diverged(f"{self.title}: a loss is no longer finite ({losses})")
         line = {
             "lr": self._optimizer.rate,
             "losses": losses,
