@@ -33,6 +33,7 @@ _NICENESS = 5
 """How much less of a busy core a loader thread gets than the thread that drives the device: at 5
 a third. Without a rival it gets all of it."""
 _TASKS = Path("/proc/self/task")
+_PACKAGE = Path(__file__).parents[1]
 
 
 @runtime_checkable
@@ -291,7 +292,7 @@ def _where(job: _Job) -> str:
     if job.thread is None:
         return "no loader thread has begun it"
     frame = sys._current_frames().get(job.thread.ident or 0)
-    while frame is not None and "fastssd" not in Path(frame.f_code.co_filename).parts:
+    while frame is not None and not Path(frame.f_code.co_filename).is_relative_to(_PACKAGE):
         frame = frame.f_back
     if frame is None:
         return f"{job.thread.name} is at an unknown place"
