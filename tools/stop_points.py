@@ -6,11 +6,11 @@
 The run is that of `fault_points.py`, or another by overrides of its recipe. It is started by a
 launcher, in a process group of its own, as a shell starts it in the foreground; loops that do
 nothing keep the cores busy. After so many steps, chosen by seed, the signal is sent: to the whole
-group, as a terminal sends Ctrl-C, or to the launcher alone. With `--slow` the run and then the
-launcher stand still for so many seconds, as on a far busier machine: the launcher's death comes
-late, and meets a run that is not done with its checkpoint. Then the run must end by itself with a
-checkpoint of its last step and the state "stopped", and started again it must end with the bits of
-a run that was left alone.
+group, as a terminal sends Ctrl-C, or to the launcher alone. With `--slow` the run then stands still
+for so many seconds, after which the launcher hears of the signal and dies, as on a far busier
+machine: its death meets a run that is not done with its checkpoint. Then the run must end by itself
+with a checkpoint of its last step and the state "stopped", and started again it must end with the
+bits of a run that was left alone.
 """
 
 import argparse
@@ -140,22 +140,23 @@ class Launches:
         return tried
 
     def _send(self, launcher: subprocess.Popen[bytes]) -> None:
-        """Send the signal; with `--slow` nobody but the run hears of it for some seconds."""
+        """Send the signal; with `--slow` the launcher hears of it late."""
         number = signal.Signals[f"SIG{self._options.signal}"]
-        if self._options.slow:
-            launcher.send_signal(signal.SIGSTOP)
-        if self._options.to == "group":
-            os.killpg(launcher.pid, number)
-        else:
-            launcher.send_signal(number)
         if not self._options.slow:
+            if self._options.to == "group":
+                os.killpg(launcher.pid, number)
+            else:
+                launcher.send_signal(number)
             return
-        time.sleep(_SECONDS_TO_HEAR)
         others = [pid for pid in _session(launcher) if pid != launcher.pid]
+        if self._options.to == "group":
+            for pid in others:
+                os.kill(pid, number)
+            time.sleep(_SECONDS_TO_HEAR)
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
         time.sleep(self._options.slow)
-        launcher.send_signal(signal.SIGCONT)
+        launcher.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
             launcher.wait(_SECONDS_TO_DIE)
         for pid in others:
